@@ -1,0 +1,101 @@
+/* The table of vectorised kernels. cpu/simd/table.cpp is compiled once per instruction set and fills one table each;
+   cpu/dispatch.cpp chooses at run time. Plain data only: these types cross from baseline code into AVX code. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <stdint.h>
+
+#include "base/bilinear.h"
+#include "base/element.h"
+
+namespace segfast {
+
+// One row of one channel: dst[i * dst_stride] = (src[i * src_stride] - mean) / std, or the bare conversion.
+struct NormalizeRow {
+  const void* src;
+  void* dst;
+  int64_t src_stride, dst_stride, count;
+  float mean, std;
+  bool normalize;
+};
+using NormalizeRowKernel = void (*)(const NormalizeRow&);
+
+// Per-class factors of the loss  alpha_y (lse - x_y) + sum_c beta_c (lse - x_c), in the arithmetic type of the logits:
+// alpha = (1 - smoothing) * weight, beta = smoothing / C * weight. class_weight feeds the mean's denominator.
+struct LossTables {
+  const void *class_weight, *alpha, *beta;
+  double beta_sum;
+  bool smooth;
+};
+
+struct LossSums {
+  double loss = 0, weight = 0;
+  int64_t correct = 0, valid = 0;
+};
+
+struct CrossEntropyForward {
+  const void* logits;
+  PixelGrid grid;
+  PixelMap label, pixel_weight;  // pixel_weight.data may be null; it has the arithmetic type
+  int64_t ignore_index;
+  LossTables tables;
+  bool accuracy;
+  void* loss;  // (N, H, W) arithmetic type, or null
+  void* lse;   // (N, H, W) arithmetic type; +inf where ignored
+};
+
+struct CrossEntropyBackward {
+  const void* logits;
+  PixelGrid grid;
+  PixelMap label, pixel_weight;
+  int64_t ignore_index;
+  LossTables tables;
+  const void* lse;
+  const void* grad_loss;  // (N, H, W) arithmetic type, or null: then `scale` for every pixel
+  double scale;
+  void* grad;             // like logits, strides in grad_grid
+  PixelGrid grad_grid;
+};
+
+// Pixels [begin, begin + count) of row (n, h).
+struct PixelRun {
+  int64_t n, h, begin, count;
+};
+using CrossEntropyForwardKernel = void (*)(const CrossEntropyForward&, const PixelRun&, LossSums*, LabelFaults*);
+using CrossEntropyBackwardKernel = void (*)(const CrossEntropyBackward&, const PixelRun&);
+
+// The upsampled forms: `grid` is the low-resolution (N, C, h, w) grid; labels, loss and lse have the full size.
+struct UpsampleForward {
+  CrossEntropyForward ce;
+  BilinearAxis rows, cols;
+};
+struct UpsampleBackward {
+  CrossEntropyBackward ce;
+  BilinearAxis rows, cols;
+};
+
+// Forward owns the pixels of cells [y_begin, y_end) x [x_begin, x_end); backward owns those low-resolution samples.
+struct CellBlock {
+  int64_t n, y_begin, y_end, x_begin, x_end;
+};
+using UpsampleForwardKernel = void (*)(const UpsampleForward&, const CellBlock&, LossSums*, LabelFaults*);
+using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const CellBlock&);
+
+constexpr int kLogitTypes = 4;   // Element::kFloat .. kBFloat16
+constexpr int kImageTypes = 10;  // Element::kFloat .. kInt64
+constexpr int kPixelTypes = 3;   // float, half, bfloat16: kNormalizeOutputs[] gives the index
+
+struct KernelTable {
+  const char* name;
+  NormalizeRowKernel normalize_row[kImageTypes][kPixelTypes];
+  CrossEntropyForwardKernel cross_entropy_forward[kLogitTypes];
+  CrossEntropyBackwardKernel cross_entropy_backward[kLogitTypes];
+  UpsampleForwardKernel upsample_forward[kLogitTypes];
+  UpsampleBackwardKernel upsample_backward[kLogitTypes];
+};
+
+extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512;
+
+// The table for this machine; SEGFAST_CPU_CAPABILITY=baseline|avx2|avx512 asks for a lesser one. Chosen once.
+const KernelTable& kernels();
+
+}  // namespace segfast

@@ -1,0 +1,91 @@
+/* Labels of any integer type, read as they are stored, into class indices: -1 stands for "does not count". */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "base/element.h"
+#include "cpu/simd/vec.h"
+
+namespace segfast {
+namespace {
+
+// Where pixels [begin, begin + count) of row (n, h) lie, and how a fault among them is numbered.
+struct LabelRow {
+  int64_t n, h, begin, count;
+  int64_t rows, cols;  // H, W
+};
+
+template <class L>
+inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes, int64_t ignore_index,
+                        int32_t* classes, LabelFaults* faults) {
+  const L* p = static_cast<const L*>(map.data) + row.n * map.stride_n + row.h * map.stride_h + row.begin * map.stride_w;
+  int64_t bad = 0;
+  for (int64_t i = 0; i < row.count; ++i) {
+    const int64_t label = p[i * map.stride_w];
+    const bool ignored = label == ignore_index;
+    const bool inside = label >= 0 && label < num_classes;
+    classes[i] = inside && !ignored ? static_cast<int32_t>(label) : -1;
+    bad += !inside && !ignored;
+  }
+  if (bad == 0 || faults == nullptr) return;
+  faults->count += bad;
+  for (int64_t i = 0; i < row.count; ++i) {
+    const int64_t label = p[i * map.stride_w], index = (row.n * row.rows + row.h) * row.cols + row.begin + i;
+    if (label == ignore_index || (label >= 0 && label < num_classes)) continue;
+    if (index < faults->first_index) {
+      faults->first_index = index;
+      faults->first_value = label;
+    }
+    return;
+  }
+}
+
+inline void load_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes, int64_t ignore_index,
+                        int32_t* classes, LabelFaults* faults) {
+  switch (map.type) {
+    case Element::kUInt8: return read_labels<uint8_t>(map, row, num_classes, ignore_index, classes, faults);
+    case Element::kInt16: return read_labels<int16_t>(map, row, num_classes, ignore_index, classes, faults);
+    case Element::kInt32: return read_labels<int32_t>(map, row, num_classes, ignore_index, classes, faults);
+    default: return read_labels<int64_t>(map, row, num_classes, ignore_index, classes, faults);
+  }
+}
+
+template <class T>
+inline T pixel_value(const PixelMap& map, int64_t n, int64_t h, int64_t w, T absent) {
+  if (map.data == nullptr) return absent;
+  return static_cast<const T*>(map.data)[n * map.stride_n + h * map.stride_h + w * map.stride_w];
+}
+
+template <class T>
+constexpr T kInfinity = static_cast<T>(__builtin_inf());
+
+// Rounds a count up to whole vectors.
+template <class T>
+inline int64_t whole_vectors(int64_t count) {
+  return (count + kLanesOf<T> - 1) / kLanesOf<T> * kLanesOf<T>;
+}
+
+// One zero-initialised allocation cut into pieces; C's allocator because no C++ header may be included here.
+class Scratch {
+ public:
+  explicit Scratch(int64_t bytes) : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes), 1))), next_(base_) {}
+  ~Scratch() { __builtin_free(base_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return piece;
+  }
+  template <class T>
+  static int64_t bytes(int64_t count) {
+    return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  }
+
+ private:
+  using size_t = decltype(sizeof 0);
+  char* base_;
+  char* next_;
+};
+
+}  // namespace
+}  // namespace segfast

@@ -1,0 +1,62 @@
+"""Bad labels: one error, raised at once on the CPU and at the next check on a GPU."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import Any
+
+import torch
+
+from segfast._native import CUDA_STATUS
+from segfast.errors import LabelError
+
+_HINT = (
+    "(hint: is ignore_index the value your masks use for void? does the data set need reduce_zero_label? "
+    "are the masks 0/255 instead of 0/1?)"
+)
+# How a device packs its first fault: pixel index, value (clamped), number of classes (clamped). See csrc/cuda/label_faults.cuh.
+_VALUE_BITS, _CLASS_BITS = 16, 14
+
+
+def call_checked(op: Any, *args: Any) -> Any:  # noqa: ANN401
+    """Call an operator of `torch.ops.segfast`; its report of bad labels becomes a `LabelError`."""
+    if torch.compiler.is_compiling():
+        return op(*args)
+    try:
+        return op(*args)
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        start = text.find("segfast::")
+        if start >= 0 and "lie outside [0, " in text:
+            end = text.find("?)", start)
+            raise LabelError(text[start : end + 2] if end > 0 else text[start:].splitlines()[0]) from None
+        raise
+
+
+def check_labels() -> None:
+    """Raise if a CUDA operator met bad labels since the last call; waits for the device.
+
+    On CUDA a label outside [0, C) that is not the ignore index counts as ignored and is tallied on the device: no
+    assertion kills the process and nobody waits. Call this where you synchronise anyway. On the CPU the operators raise
+    at once and there is nothing to do here.
+
+    Raises:
+        LabelError: how many labels were bad, the first of them, and what to check.
+    """
+    if CUDA_STATUS != "loaded" or not torch.cuda.is_initialized():
+        return
+    for index in range(torch.cuda.device_count()):
+        anchor = torch.empty(0, device=torch.device("cuda", index))
+        count, packed = torch.ops.segfast.take_label_faults(anchor).tolist()
+        if count:
+            raise LabelError(_describe(count, packed))
+
+
+def _describe(count: int, packed: int) -> str:
+    """The sentence for `count` faults of which `packed` is the first."""
+    num_classes = packed & ((1 << _CLASS_BITS) - 1)
+    value = ((packed >> _CLASS_BITS) & ((1 << _VALUE_BITS) - 1)) - (1 << (_VALUE_BITS - 1))
+    index = packed >> (_VALUE_BITS + _CLASS_BITS)
+    return (
+        f"segfast: {count} label(s) lie outside [0, {num_classes}) and are not the ignore index; the first is {value} "
+        f"at pixel {index} of its batch {_HINT}"
+    )
