@@ -4,6 +4,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "base/loss.h"
 #include "cpu/kernels.h"
 #include "ops/cross_entropy.h"
 
@@ -18,8 +19,9 @@ class ClassFactors {
     for (int64_t c = 0; c < num_classes; ++c) {
       double w = 1;
       if (weight) w = is_double ? static_cast<const double*>(weight->const_data_ptr())[c] : static_cast<const float*>(weight->const_data_ptr())[c];
-      append(is_double, w, (1 - smoothing) * w, smoothing / static_cast<double>(num_classes) * w);
-      beta_sum += smoothing / static_cast<double>(num_classes) * w;
+      const ClassFactor<double> factor = class_factor(w, smoothing, num_classes);
+      append(is_double, w, factor.alpha, factor.beta);
+      beta_sum += factor.beta;
     }
     const auto at = [&](int i) -> const void* { return is_double ? static_cast<const void*>(doubles_[i].data()) : floats_[i].data(); };
     tables = {at(0), at(1), at(2), beta_sum, smoothing != 0};

@@ -136,6 +136,8 @@ def check_arguments(
     """Reject what the kernels cannot take, with a remedy; return the reduction's number. Shared with the upsampled form."""
     if logits.dtype not in LOGIT_DTYPES:
         raise TypeError(f"segfast::{op}: expected floating-point logits, got {logits.dtype} (hint: logits.float())")
+    if logits.dtype == torch.float64 and logits.device.type != "cpu":
+        raise TypeError(f"segfast::{op}: float64 runs on the CPU only (hint: logits.float())")
     if target.dtype not in LABEL_DTYPES:
         raise TypeError(
             f"segfast::{op}: expected target uint8, int16, int32 or int64, got {target.dtype} (hint: class indices, "

@@ -8,6 +8,7 @@
    Order    one pixel's sums run over c in order; the caller adds run sums in a fixed order */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "base/loss.h"
 #include "cpu/kernels.h"
 #include "cpu/simd/labels.h"
 
@@ -92,10 +93,9 @@ void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, Lo
       const int32_t y = classes[i];
       T loss = 0;
       if (y >= 0) {
-        const T gap = stats.log_sum[i] - (tile[static_cast<int64_t>(y) * L + i] - stats.max[i]);
-        loss = alpha[y] * gap;
-        if (a.tables.smooth) loss += beta_sum * stats.log_sum[i] - stats.beta_dot[i];
-        loss *= pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1));
+        const T above_label = tile[static_cast<int64_t>(y) * L + i] - stats.max[i];
+        loss = pixel_loss(alpha[y], stats.log_sum[i], above_label, beta_sum, stats.beta_dot[i],
+                          pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1)));
         sums->loss += static_cast<double>(loss);
         sums->weight += static_cast<double>(class_weight[y]);
         sums->valid += 1;
@@ -130,12 +130,13 @@ void cross_entropy_backward(const CrossEntropyBackward& a, const PixelRun& run) 
     for (int i = 0; i < count; ++i) {
       if (classes[i] < 0) continue;
       const T g_p = grad_loss ? grad_loss[w + i] : static_cast<T>(a.scale);
-      const T a_y = alpha[classes[i]];
+      const GradientFactors<T> f =
+          gradient_factors(g_p, pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1)), alpha[classes[i]], beta_sum);
       max[i] = in_max[w + i];
       log_sum[i] = in_log_sum[w + i];
-      k[i] = g_p * pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1));
-      k_softmax[i] = k[i] * (a_y + beta_sum);
-      k_label[i] = k[i] * a_y;
+      k[i] = f.for_beta;
+      k_softmax[i] = f.for_softmax;
+      k_label[i] = f.for_label;
       y[i] = classes[i];
     }
     for (int64_t c = 0; c < g.C; ++c) {

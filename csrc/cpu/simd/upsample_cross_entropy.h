@@ -9,6 +9,7 @@
    Numerics as cross_entropy.h; padding lanes hold kPad, whose exponential is 0 */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "base/loss.h"
 #include "cpu/kernels.h"
 #include "cpu/simd/labels.h"
 
@@ -158,9 +159,8 @@ void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums
         const int32_t y = classes[x];
         T loss = 0;
         if (y >= 0) {
-          loss = alpha[y] * (sum[x] - (at_label[x] - max[x]));
-          if (a.tables.smooth) loss += static_cast<T>(a.tables.beta_sum) * sum[x] - beta_dot[x];
-          loss *= pixel_value<T>(a.pixel_weight, block.n, Y, px.first + x, T(1));
+          loss = pixel_loss(alpha[y], sum[x], at_label[x] - max[x], static_cast<T>(a.tables.beta_sum), beta_dot[x],
+                            pixel_value<T>(a.pixel_weight, block.n, Y, px.first + x, T(1)));
           sums->loss += static_cast<double>(loss);
           sums->weight += static_cast<double>(class_weight[y]);
           sums->valid += 1;
@@ -190,10 +190,11 @@ inline void load_factors(const UpsampleBackward& u, int64_t n, int64_t Y, const 
   for (int64_t x = 0; x < px.count; ++x) {
     const int32_t y = f.classes[x];
     const T g = y < 0 ? T(0) : (a.grad_loss ? static_cast<const T*>(a.grad_loss)[out_row + x] : static_cast<T>(a.scale));
-    const T a_y = y < 0 ? T(0) : alpha[y];
-    f.k[x] = g * pixel_value<T>(a.pixel_weight, n, Y, px.first + x, T(1));
-    f.k_softmax[x] = f.k[x] * (a_y + static_cast<T>(a.tables.beta_sum));
-    f.k_label[x] = f.k[x] * a_y;
+    const GradientFactors<T> factors = gradient_factors(g, pixel_value<T>(a.pixel_weight, n, Y, px.first + x, T(1)),
+                                                        y < 0 ? T(0) : alpha[y], static_cast<T>(a.tables.beta_sum));
+    f.k[x] = factors.for_beta;
+    f.k_softmax[x] = factors.for_softmax;
+    f.k_label[x] = factors.for_label;
     f.max[x] = in_max[x];
     f.log_sum[x] = y < 0 ? kInfinity<T> : in_log_sum[x];
   }
