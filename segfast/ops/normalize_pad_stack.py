@@ -199,8 +199,8 @@ def _backward(ctx, grad):  # noqa: ANN001, ANN202
         if ctx.std:
             g = g / torch.tensor(ctx.std, dtype=torch.float32, device=g.device).view(-1, 1, 1)
         grads.append((g.flip(0) if ctx.reverse_channels else g).to(dtype))
-    nothing = [None] * len(ctx.std)  # torch wants a gradient of the inputs' own structure, lists of numbers included
-    return grads, nothing, nothing, [None, None], None, None, None, None
+    nothing = None if ctx.std else []  # torch takes an empty list for a list of tensors, whose gradient is a list
+    return grads, nothing, nothing, None, None, None, None, None
 
 
 torch.library.register_autograd("segfast::normalize_pad_stack", _backward, setup_context=_setup_context)

@@ -163,11 +163,11 @@ class BaseDataElement:
 
     def values(self) -> list[Any]:
         """Values of the data fields, in the order of `keys()`."""
-        return [getattr(self, name) for name in self.keys()]  # noqa: SIM118
+        return [getattr(self, name) for name in self.keys()]
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Names and values of the data fields."""
-        for name in self.keys():  # noqa: SIM118
+        for name in self.keys():
             yield name, getattr(self, name)
 
     def metainfo_keys(self) -> list[str]:
@@ -237,6 +237,10 @@ class BaseDataElement:
     def cuda(self, *args: Any) -> "BaseDataElement":
         """A new element with all tensors on a CUDA device."""
         return self._map_tensors("cuda", *args)
+
+    def pin_memory(self) -> "BaseDataElement":
+        """A new element with all tensors in pinned memory; the DataLoader calls this."""
+        return self._map_tensors("pin_memory")
 
     def detach(self) -> "BaseDataElement":
         """A new element with all tensors detached."""
