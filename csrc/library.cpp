@@ -5,23 +5,30 @@
 STABLE_TORCH_LIBRARY(segfast, m) {
   // images: N x (C, H_i, W_i) -> (N, C, H, W); size empty: the batch maximum; dtype: torch's ScalarType number
   m.def(
-      "normalize_pad_stack(Tensor[] images, float[] mean, float[] std, SymInt[] size, float pad_value, "
+      "normalize_pad_stack(Tensor[] images, float[] mean, float[] std, SymInt[] size, float "
+      "pad_value, "
       "bool reverse_channels, int dtype, bool channels_last) -> Tensor");
   // maps: N x (H_i, W_i) -> (N, H, W), dtype kept
   m.def("pad_stack(Tensor[] maps, SymInt[] size, int pad_value) -> Tensor");
   // -> loss (0-d, or target's shape for reduction 0), stats (2, target's shape), weight_sum (0-d), tally (2,) = correct, valid
   m.def(
-      "cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, int reduction, "
+      "cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int "
+      "ignore_index, int reduction, "
       "float label_smoothing, bool accuracy) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, Tensor stats, "
+      "cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor? weight, "
+      "Tensor? pixel_weight, Tensor stats, "
       "Tensor weight_sum, int ignore_index, int reduction, float label_smoothing) -> Tensor");
   m.def(
-      "upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, int reduction, "
-      "float label_smoothing, bool accuracy, bool align_corners) -> (Tensor, Tensor, Tensor, Tensor)");
+      "upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, "
+      "int ignore_index, int reduction, "
+      "float label_smoothing, bool accuracy, bool align_corners) -> (Tensor, Tensor, Tensor, "
+      "Tensor)");
   m.def(
-      "upsample_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, "
-      "Tensor stats, Tensor weight_sum, int ignore_index, int reduction, float label_smoothing, bool align_corners) -> Tensor");
+      "upsample_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor? "
+      "weight, Tensor? pixel_weight, "
+      "Tensor stats, Tensor weight_sum, int ignore_index, int reduction, float label_smoothing, "
+      "bool align_corners) -> Tensor");
   // counts (C, C) int64 += one per pixel at [target, pred]
   m.def("confusion_matrix_(Tensor(a!) counts, Tensor pred, Tensor target, int ignore_index) -> ()");
   // CUDA only: (count, first) of the bad labels met on anchor's device since the last call, and a reset; see cuda/label_faults.cuh

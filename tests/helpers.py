@@ -12,7 +12,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 def assert_within_budget(actual, eager, truth, *, slack):
     """`actual` errs no more than eager in the same dtype does; `truth` is the float64 result."""
     assert actual.shape == truth.shape
-    error, budget = ((t.double() - truth).abs().max().item() if t.numel() else 0.0 for t in (actual, eager))
+    error, budget = (
+        (t.double() - truth).abs().max().item() if t.numel() else 0.0 for t in (actual, eager)
+    )
     assert error <= budget + slack, f"kernel error {error:.3e}, eager's {budget:.3e} + {slack:.1e}"
 
 
@@ -36,7 +38,9 @@ def strided(x, layout):
 LAYOUTS = ["contiguous", "channels_last", "cropped", "transposed", "every_second"]
 
 
-def random_labels(shape, num_classes, *, ignore_index=255, ignored=0.2, dtype=torch.uint8, device="cpu"):
+def random_labels(
+    shape, num_classes, *, ignore_index=255, ignored=0.2, dtype=torch.uint8, device="cpu"
+):
     """Labels in [0, num_classes), about `ignored` of them the ignore index."""
     labels = torch.randint(num_classes, shape)
     labels[torch.rand(shape) < ignored] = ignore_index

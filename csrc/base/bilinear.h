@@ -50,7 +50,8 @@ SEGFAST_HOST_DEVICE static inline BilinearSample bilinear_sample(const BilinearA
   const int64_t cell = floor_div(numerator, denominator);
   if (cell < 0) return {-1, 1.0f};
   if (cell >= a.in - 1) return {a.in - 1, 0.0f};
-  return {cell, static_cast<float>(numerator - cell * denominator) / static_cast<float>(denominator)};
+  return {cell,
+          static_cast<float>(numerator - cell * denominator) / static_cast<float>(denominator)};
 }
 
 // The first pixel of a cell, clamped to [0, out]: the pixels of cell j are [first_pixel(j), first_pixel(j + 1)).

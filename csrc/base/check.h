@@ -20,22 +20,34 @@ using torch::stable::Tensor;
 
 inline Element element_of(const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::Double: return Element::kDouble;
-    case ScalarType::Half: return Element::kHalf;
-    case ScalarType::BFloat16: return Element::kBFloat16;
-    case ScalarType::Byte: return Element::kUInt8;
-    case ScalarType::Char: return Element::kInt8;
-    case ScalarType::UInt16: return Element::kUInt16;
-    case ScalarType::Short: return Element::kInt16;
-    case ScalarType::Int: return Element::kInt32;
-    case ScalarType::Long: return Element::kInt64;
-    default: return Element::kUnsupported;
+    case ScalarType::Float:
+      return Element::kFloat;
+    case ScalarType::Double:
+      return Element::kDouble;
+    case ScalarType::Half:
+      return Element::kHalf;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    case ScalarType::Byte:
+      return Element::kUInt8;
+    case ScalarType::Char:
+      return Element::kInt8;
+    case ScalarType::UInt16:
+      return Element::kUInt16;
+    case ScalarType::Short:
+      return Element::kInt16;
+    case ScalarType::Int:
+      return Element::kInt32;
+    case ScalarType::Long:
+      return Element::kInt64;
+    default:
+      return Element::kUnsupported;
   }
 }
 
 inline bool is_label_type(Element e) {
-  return e == Element::kUInt8 || e == Element::kInt16 || e == Element::kInt32 || e == Element::kInt64;
+  return e == Element::kUInt8 || e == Element::kInt16 || e == Element::kInt32 ||
+         e == Element::kInt64;
 }
 inline bool is_logit_type(Element e) { return e <= Element::kBFloat16; }
 
@@ -51,14 +63,18 @@ inline std::string shape_text(const Tensor& t) {
 }
 
 // One sentence for a batch of bad labels; segfast/ops/_labels.py turns it into a LabelError.
-inline std::string label_fault_text(const char* op, const LabelFaults& faults, int64_t num_classes, int64_t ignore_index, const Tensor& target) {
-  const int64_t dims = target.dim(), cols = dims > 1 ? target.size(dims - 1) : 1, rows = dims > 2 ? target.size(dims - 2) : 1;
+inline std::string label_fault_text(const char* op, const LabelFaults& faults, int64_t num_classes,
+                                    int64_t ignore_index, const Tensor& target) {
+  const int64_t dims = target.dim(), cols = dims > 1 ? target.size(dims - 1) : 1,
+                rows = dims > 2 ? target.size(dims - 2) : 1;
   const int64_t index = faults.first_index;
-  return std::string("segfast::") + op + ": " + std::to_string(faults.count) + " label(s) lie outside [0, " +
-         std::to_string(num_classes) + ") and are not ignore_index=" + std::to_string(ignore_index) + "; the first is " +
+  return std::string("segfast::") + op + ": " + std::to_string(faults.count) +
+         " label(s) lie outside [0, " + std::to_string(num_classes) +
+         ") and are not ignore_index=" + std::to_string(ignore_index) + "; the first is " +
          std::to_string(faults.first_value) + " at (n=" + std::to_string(index / (rows * cols)) +
          ", y=" + std::to_string(index / cols % rows) + ", x=" + std::to_string(index % cols) +
-         ") (hint: is ignore_index the value your masks use for void? does the data set need reduce_zero_label? "
+         ") (hint: is ignore_index the value your masks use for void? does the data set need "
+         "reduce_zero_label? "
          "are the masks 0/255 instead of 0/1?)";
 }
 

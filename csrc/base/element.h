@@ -6,7 +6,17 @@
 namespace segfast {
 
 enum class Element : int {
-  kFloat, kDouble, kHalf, kBFloat16, kUInt8, kInt8, kUInt16, kInt16, kInt32, kInt64, kUnsupported
+  kFloat,
+  kDouble,
+  kHalf,
+  kBFloat16,
+  kUInt8,
+  kInt8,
+  kUInt16,
+  kInt16,
+  kInt32,
+  kInt64,
+  kUnsupported
 };
 
 // A batch of pixels with channels: (N, C, H, W), strides in elements. (N, C) logits are one row of N pixels.

@@ -17,13 +17,15 @@ struct ClassFactor {
 };
 
 template <class T>
-SEGFAST_HOST_DEVICE static inline ClassFactor<T> class_factor(T weight, T smoothing, int64_t num_classes) {
+SEGFAST_HOST_DEVICE static inline ClassFactor<T> class_factor(T weight, T smoothing,
+                                                              int64_t num_classes) {
   return {(T(1) - smoothing) * weight, smoothing / static_cast<T>(num_classes) * weight};
 }
 
 // above_label = x_y - max (<= 0); beta_dot = sum_c beta_c (x_c - max); without smoothing both betas are 0.
 template <class T>
-SEGFAST_HOST_DEVICE static inline T pixel_loss(T alpha_y, T log_sum, T above_label, T beta_sum, T beta_dot, T pixel_weight) {
+SEGFAST_HOST_DEVICE static inline T pixel_loss(T alpha_y, T log_sum, T above_label, T beta_sum,
+                                               T beta_dot, T pixel_weight) {
   return (alpha_y * (log_sum - above_label) + (beta_sum * log_sum - beta_dot)) * pixel_weight;
 }
 
@@ -33,7 +35,8 @@ struct GradientFactors {
   T for_softmax, for_label, for_beta;
 };
 template <class T>
-SEGFAST_HOST_DEVICE static inline GradientFactors<T> gradient_factors(T grad_loss, T pixel_weight, T alpha_y, T beta_sum) {
+SEGFAST_HOST_DEVICE static inline GradientFactors<T> gradient_factors(T grad_loss, T pixel_weight,
+                                                                      T alpha_y, T beta_sum) {
   const T k = grad_loss * pixel_weight;
   return {k * (alpha_y + beta_sum), k * alpha_y, k};
 }

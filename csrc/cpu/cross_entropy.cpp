@@ -9,21 +9,28 @@
 namespace segfast {
 namespace {
 
-constexpr int64_t kRunPixels = 4096;  // fixed: the partial sums must not depend on the number of threads
+constexpr int64_t kRunPixels =
+    4096;  // fixed: the partial sums must not depend on the number of threads
 
 struct Runs {
   int64_t per_row, count;
-  explicit Runs(const PixelGrid& g) : per_row((g.W + kRunPixels - 1) / kRunPixels), count(g.N * g.H * per_row) {}
+  explicit Runs(const PixelGrid& g)
+      : per_row((g.W + kRunPixels - 1) / kRunPixels), count(g.N * g.H * per_row) {}
   PixelRun at(const PixelGrid& g, int64_t i) const {
     const int64_t begin = i % per_row * kRunPixels, row = i / per_row;
     return {row / g.H, row % g.H, begin, std::min(kRunPixels, g.W - begin)};
   }
   // Runs per task: enough exponentials to be worth a thread.
-  int64_t grain(const PixelGrid& g) const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min(kRunPixels, g.W) * g.C)); }
+  int64_t grain(const PixelGrid& g) const {
+    return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min(kRunPixels, g.W) * g.C));
+  }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                                                         std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction_code,
+std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target,
+                                                         std::optional<Tensor> weight,
+                                                         std::optional<Tensor> pixel_weight,
+                                                         int64_t ignore_index,
+                                                         int64_t reduction_code,
                                                          double label_smoothing, bool accuracy) {
   check_cross_entropy("cross_entropy", logits, target, weight, pixel_weight);
   const auto reduction = static_cast<Reduction>(reduction_code);
@@ -33,9 +40,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
   const MapView weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
   LossOutputs out(logits, target, reduction);
-  const CrossEntropyForward args{view.tensor.const_data_ptr(), g, labels.map, weights.map, ignore_index, factors.tables, accuracy,
-                                 reduction == Reduction::kNone ? out.loss.mutable_data_ptr() : nullptr, out.stats.mutable_data_ptr()};
-  const CrossEntropyForwardKernel kernel = kernels().cross_entropy_forward[static_cast<int>(element_of(logits))];
+  const CrossEntropyForward args{
+      view.tensor.const_data_ptr(),
+      g,
+      labels.map,
+      weights.map,
+      ignore_index,
+      factors.tables,
+      accuracy,
+      reduction == Reduction::kNone ? out.loss.mutable_data_ptr() : nullptr,
+      out.stats.mutable_data_ptr()};
+  const CrossEntropyForwardKernel kernel =
+      kernels().cross_entropy_forward[static_cast<int>(element_of(logits))];
   const Runs runs(g);
   std::vector<LossSums> sums(runs.count);
   std::vector<LabelFaults> faults(runs.count);
@@ -45,12 +61,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
   LossSums sum;
   LabelFaults fault;
   total(sums, faults, &sum, &fault);
-  if (fault.count) throw std::invalid_argument(label_fault_text("cross_entropy", fault, g.C, ignore_index, target));
+  if (fault.count)
+    throw std::invalid_argument(
+        label_fault_text("cross_entropy", fault, g.C, ignore_index, target));
   return out.finish(sum, reduction);
 }
 
-Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                              std::optional<Tensor> pixel_weight, const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
+Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target,
+                              std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
+                              const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
                               int64_t reduction_code, double label_smoothing) {
   check_cross_entropy("cross_entropy_backward", logits, target, weight, pixel_weight);
   const auto reduction = static_cast<Reduction>(reduction_code);
@@ -62,10 +81,20 @@ Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, con
   const MapView weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
   const Tensor per_pixel = torch::stable::contiguous(grad_loss);
-  const CrossEntropyBackward args{view.tensor.const_data_ptr(), g, labels.map, weights.map, ignore_index, factors.tables,
-                                  stats.const_data_ptr(), reduction == Reduction::kNone ? per_pixel.const_data_ptr() : nullptr,
-                                  gradient_scale(grad_loss, weight_sum, reduction), grad.mutable_data_ptr(), grad_grid};
-  const CrossEntropyBackwardKernel kernel = kernels().cross_entropy_backward[static_cast<int>(element_of(logits))];
+  const CrossEntropyBackward args{
+      view.tensor.const_data_ptr(),
+      g,
+      labels.map,
+      weights.map,
+      ignore_index,
+      factors.tables,
+      stats.const_data_ptr(),
+      reduction == Reduction::kNone ? per_pixel.const_data_ptr() : nullptr,
+      gradient_scale(grad_loss, weight_sum, reduction),
+      grad.mutable_data_ptr(),
+      grad_grid};
+  const CrossEntropyBackwardKernel kernel =
+      kernels().cross_entropy_backward[static_cast<int>(element_of(logits))];
   const Runs runs(g);
   torch::stable::parallel_for(0, runs.count, runs.grain(g), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) kernel(args, runs.at(g, i));

@@ -11,10 +11,13 @@ namespace {
 const KernelTable& choose() {
 #if defined(SEGFAST_X86_TABLES)
   const char* asked = std::getenv("SEGFAST_CPU_CAPABILITY");
-  const auto allowed = [&](const char* name) { return asked == nullptr || std::strcmp(asked, name) == 0; };
+  const auto allowed = [&](const char* name) {
+    return asked == nullptr || std::strcmp(asked, name) == 0;
+  };
   // The named levels check the operating system's register state too.
   if (allowed("avx512") && __builtin_cpu_supports("x86-64-v4")) return kernels_avx512;
-  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("x86-64-v3")) return kernels_avx2;
+  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("x86-64-v3"))
+    return kernels_avx2;
 #endif
   return kernels_baseline;
 }
@@ -29,4 +32,6 @@ const KernelTable& kernels() {
 }  // namespace segfast
 
 // For segfast._C, which shares no C++ types with this library.
-extern "C" __attribute__((visibility("default"))) const char* segfast_cpu_capability() { return segfast::kernels().name; }
+extern "C" __attribute__((visibility("default"))) const char* segfast_cpu_capability() {
+  return segfast::kernels().name;
+}

@@ -52,7 +52,7 @@ struct CrossEntropyBackward {
   const void* lse;
   const void* grad_loss;  // (N, H, W) arithmetic type, or null: then `scale` for every pixel
   double scale;
-  void* grad;             // like logits, strides in grad_grid
+  void* grad;  // like logits, strides in grad_grid
   PixelGrid grad_grid;
 };
 
@@ -60,7 +60,8 @@ struct CrossEntropyBackward {
 struct PixelRun {
   int64_t n, h, begin, count;
 };
-using CrossEntropyForwardKernel = void (*)(const CrossEntropyForward&, const PixelRun&, LossSums*, LabelFaults*);
+using CrossEntropyForwardKernel = void (*)(const CrossEntropyForward&, const PixelRun&, LossSums*,
+                                           LabelFaults*);
 using CrossEntropyBackwardKernel = void (*)(const CrossEntropyBackward&, const PixelRun&);
 
 // The upsampled forms: `grid` is the low-resolution (N, C, h, w) grid; labels, loss and lse have the full size.
@@ -77,7 +78,8 @@ struct UpsampleBackward {
 struct CellBlock {
   int64_t n, y_begin, y_end, x_begin, x_end;
 };
-using UpsampleForwardKernel = void (*)(const UpsampleForward&, const CellBlock&, LossSums*, LabelFaults*);
+using UpsampleForwardKernel = void (*)(const UpsampleForward&, const CellBlock&, LossSums*,
+                                       LabelFaults*);
 using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const CellBlock&);
 
 constexpr int kLogitTypes = 4;   // Element::kFloat .. kBFloat16

@@ -27,38 +27,46 @@ struct Forward {
 };
 
 template <class S, bool kArgmax>
-__device__ inline OnlineSoftmax reduce_classes(const S* __restrict__ pixel, int64_t stride, int num_classes) {
+__device__ inline OnlineSoftmax reduce_classes(const S* __restrict__ pixel, int64_t stride,
+                                               int num_classes) {
   OnlineSoftmax softmax;
   for (int c = 0; c < num_classes; c += kGroup) {
     float x[kGroup];
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) x[i] = c + i < num_classes ? widen(pixel[(c + i) * stride]) : -INFINITY;
+    for (int i = 0; i < kGroup; ++i)
+      x[i] = c + i < num_classes ? widen(pixel[(c + i) * stride]) : -INFINITY;
     softmax.add<kGroup, kArgmax>(x, c);
   }
   return softmax;
 }
 
 template <class S, bool kArgmax>
-__global__ void __launch_bounds__(kThreads, 3) forward_kernel(const S* __restrict__ logits, const Forward a, LossPartial* partials, FaultTally* tally) {
+__global__ void __launch_bounds__(kThreads, 3)
+    forward_kernel(const S* __restrict__ logits, const Forward a, LossPartial* partials,
+                   FaultTally* tally) {
   const PixelGrid& g = a.grid;
   const float beta_sum = a.in.beta_sum();
   const bool smooth = a.in.smoothing != 0.0f;
   LossPartial mine;
   for (int64_t row = blockIdx.y; row < g.N * g.H; row += gridDim.y) {
     const int64_t n = row / g.H, h = row % g.H;
-    for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W; w += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W;
+         w += static_cast<int64_t>(gridDim.x) * kThreads) {
       const int64_t p = row * g.W + w;
       const int y = a.in.class_at(n, h, w, p, tally);
       float loss = 0, max = 0, log_sum = INFINITY;
       if (y >= 0) {
         const S* pixel = logits + n * g.stride_n + h * g.stride_h + w * g.stride_w;
-        const OnlineSoftmax softmax = reduce_classes<S, kArgmax>(pixel, g.stride_c, static_cast<int>(g.C));
+        const OnlineSoftmax softmax =
+            reduce_classes<S, kArgmax>(pixel, g.stride_c, static_cast<int>(g.C));
         max = softmax.max;
         log_sum = logf(softmax.sum);
         float beta_dot = 0;
-        for (int64_t c = 0; smooth && c < g.C; ++c) beta_dot += a.in.factor_of(c).beta * (widen(pixel[c * g.stride_c]) - max);
+        for (int64_t c = 0; smooth && c < g.C; ++c)
+          beta_dot += a.in.factor_of(c).beta * (widen(pixel[c * g.stride_c]) - max);
         const float above_label = widen(pixel[y * g.stride_c]) - max;
-        loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, above_label, beta_sum, beta_dot, a.in.pixel_weight_at(n, h, w));
+        loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, above_label, beta_sum, beta_dot,
+                          a.in.pixel_weight_at(n, h, w));
         mine.loss += static_cast<double>(loss);
         mine.weight += static_cast<double>(a.in.weight_of(y));
         mine.valid += 1;
@@ -81,13 +89,15 @@ struct Backward {
 };
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restrict__ logits, const Backward a, S* __restrict__ grad) {
+__global__ void __launch_bounds__(kThreads, 3)
+    backward_kernel(const S* __restrict__ logits, const Backward a, S* __restrict__ grad) {
   const PixelGrid &g = a.grid, &gg = a.grad_grid;
   const float beta_sum = a.in.beta_sum();
   const bool smooth = a.in.smoothing != 0.0f;
   for (int64_t row = blockIdx.y; row < g.N * g.H; row += gridDim.y) {
     const int64_t n = row / g.H, h = row % g.H;
-    for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W; w += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W;
+         w += static_cast<int64_t>(gridDim.x) * kThreads) {
       const int64_t p = row * g.W + w;
       const int y = a.in.class_at(n, h, w, p, nullptr);
       const S* pixel = logits + n * g.stride_n + h * g.stride_h + w * g.stride_w;
@@ -96,8 +106,8 @@ __global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restri
         for (int64_t c = 0; c < g.C; ++c) narrow(0.0f, to + c * gg.stride_c);
         continue;
       }
-      const GradientFactors<float> f =
-          gradient_factors(a.gradient.at(p), a.in.pixel_weight_at(n, h, w), a.in.factor_of(y).alpha, beta_sum);
+      const GradientFactors<float> f = gradient_factors(
+          a.gradient.at(p), a.in.pixel_weight_at(n, h, w), a.in.factor_of(y).alpha, beta_sum);
       const float max = a.stats[p], log_sum = a.stats[g.N * g.H * g.W + p];
 #pragma unroll 4
       for (int c = 0; c < static_cast<int>(g.C); ++c) {
@@ -112,35 +122,49 @@ __global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restri
 
 dim3 grid_for(const PixelGrid& g) {
   const unsigned x = blocks_for(g.W, kThreads, kMostBlocks);
-  return dim3(x, blocks_for(g.N * g.H, 1, std::max<int64_t>(1, std::min<int64_t>(65535, kMostBlocks * 4 / x))));
+  return dim3(x, blocks_for(g.N * g.H, 1,
+                            std::max<int64_t>(1, std::min<int64_t>(65535, kMostBlocks * 4 / x))));
 }
 
 template <class F>
 void with_logit_type(const Tensor& logits, F&& f) {
   switch (element_of(logits)) {
-    case Element::kFloat: return f(float{});
-    case Element::kHalf: return f(__half{});
-    case Element::kBFloat16: return f(__nv_bfloat16{});
-    default: STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
+    case Element::kFloat:
+      return f(float{});
+    case Element::kHalf:
+      return f(__half{});
+    case Element::kBFloat16:
+      return f(__nv_bfloat16{});
+    default:
+      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
   }
 }
 
-LossInputs loss_inputs(const MapView& label, const MapView& pixel_weight, const std::optional<Tensor>& weight, double smoothing,
-                       int64_t num_classes, int64_t ignore_index) {
-  return {label.map, pixel_weight.map, weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
-          static_cast<float>(smoothing), num_classes, ignore_index};
+LossInputs loss_inputs(const MapView& label, const MapView& pixel_weight,
+                       const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
+                       int64_t ignore_index) {
+  return {label.map,
+          pixel_weight.map,
+          weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
+          static_cast<float>(smoothing),
+          num_classes,
+          ignore_index};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                                                         std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction,
+std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target,
+                                                         std::optional<Tensor> weight,
+                                                         std::optional<Tensor> pixel_weight,
+                                                         int64_t ignore_index, int64_t reduction,
                                                          double label_smoothing, bool accuracy) {
   check_cross_entropy("cross_entropy", logits, target, weight, pixel_weight);
   const DeviceGuard guard(logits.get_device_index());
   const PixelView view = view_logits(logits);
   const PixelGrid& g = view.grid;
-  const MapView labels = view_map(target, g), weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
+  const MapView labels = view_map(target, g),
+                weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
-  Tensor loss = torch::stable::new_empty(logits, per_pixel ? shape_of(target) : std::vector<int64_t>{}, ScalarType::Float);
+  Tensor loss = torch::stable::new_empty(
+      logits, per_pixel ? shape_of(target) : std::vector<int64_t>{}, ScalarType::Float);
   Tensor stats = torch::stable::new_empty(logits, stats_shape(target), ScalarType::Float);
   Tensor weight_sum = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor tally = torch::stable::new_empty(logits, {2}, ScalarType::Long);
@@ -149,23 +173,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
   Tensor partials = torch::stable::new_empty(logits, {blocks * 4}, ScalarType::Double);
   auto* parts = static_cast<LossPartial*>(partials.mutable_data_ptr());
   const Forward args{g, loss_inputs(labels, weights, weight, label_smoothing, g.C, ignore_index),
-                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr, static_cast<float*>(stats.mutable_data_ptr())};
+                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
+                     static_cast<float*>(stats.mutable_data_ptr())};
   const cudaStream_t stream = current_stream(logits);
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
     const auto kernel = accuracy ? forward_kernel<S, true> : forward_kernel<S, false>;
-    kernel<<<grid, kThreads, 0, stream>>>(static_cast<const S*>(view.tensor.const_data_ptr()), args, parts, fault_tally());
+    kernel<<<grid, kThreads, 0, stream>>>(static_cast<const S*>(view.tensor.const_data_ptr()), args,
+                                          parts, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   finish_loss_kernel<<<1, 256, 0, stream>>>(parts, blocks, reduction,
-                                           {static_cast<float*>(loss.mutable_data_ptr()), static_cast<float*>(weight_sum.mutable_data_ptr()),
-                                            static_cast<int64_t*>(tally.mutable_data_ptr())});
+                                            {static_cast<float*>(loss.mutable_data_ptr()),
+                                             static_cast<float*>(weight_sum.mutable_data_ptr()),
+                                             static_cast<int64_t*>(tally.mutable_data_ptr())});
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {loss, stats, weight_sum, tally};
 }
 
-Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                              std::optional<Tensor> pixel_weight, const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
+Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target,
+                              std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
+                              const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
                               int64_t reduction, double label_smoothing) {
   check_cross_entropy("cross_entropy_backward", logits, target, weight, pixel_weight);
   const DeviceGuard guard(logits.get_device_index());
@@ -173,15 +201,20 @@ Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, con
   const PixelGrid& g = view.grid;
   Tensor grad = torch::stable::empty_like(view.tensor);
   if (grad.numel() == 0) return grad;
-  const MapView labels = view_map(target, g), weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
+  const MapView labels = view_map(target, g),
+                weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const Tensor upstream = torch::stable::contiguous(grad_loss);
-  const Backward args{g, with_rows_of(view_logits(grad).grid, g), loss_inputs(labels, weights, weight, label_smoothing, g.C, ignore_index),
-                      {static_cast<const float*>(upstream.const_data_ptr()), static_cast<const float*>(weight_sum.const_data_ptr()), reduction},
+  const Backward args{g,
+                      with_rows_of(view_logits(grad).grid, g),
+                      loss_inputs(labels, weights, weight, label_smoothing, g.C, ignore_index),
+                      {static_cast<const float*>(upstream.const_data_ptr()),
+                       static_cast<const float*>(weight_sum.const_data_ptr()), reduction},
                       static_cast<const float*>(stats.const_data_ptr())};
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
-    backward_kernel<S><<<grid_for(g), kThreads, 0, current_stream(logits)>>>(static_cast<const S*>(view.tensor.const_data_ptr()), args,
-                                                                            static_cast<S*>(grad.mutable_data_ptr()));
+    backward_kernel<S><<<grid_for(g), kThreads, 0, current_stream(logits)>>>(
+        static_cast<const S*>(view.tensor.const_data_ptr()), args,
+        static_cast<S*>(grad.mutable_data_ptr()));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad;

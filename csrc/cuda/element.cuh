@@ -18,10 +18,14 @@ __device__ inline void narrow(float x, __nv_bfloat16* out) { *out = __float2bflo
 // A uniform branch on the stored label type: cheaper than four copies of every kernel.
 __device__ inline int64_t read_integer(const void* data, Element type, int64_t offset) {
   switch (type) {
-    case Element::kUInt8: return static_cast<const uint8_t*>(data)[offset];
-    case Element::kInt16: return static_cast<const int16_t*>(data)[offset];
-    case Element::kInt32: return static_cast<const int32_t*>(data)[offset];
-    default: return static_cast<const int64_t*>(data)[offset];
+    case Element::kUInt8:
+      return static_cast<const uint8_t*>(data)[offset];
+    case Element::kInt16:
+      return static_cast<const int16_t*>(data)[offset];
+    case Element::kInt32:
+      return static_cast<const int32_t*>(data)[offset];
+    default:
+      return static_cast<const int64_t*>(data)[offset];
   }
 }
 

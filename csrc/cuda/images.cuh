@@ -5,7 +5,8 @@
 
 namespace segfast {
 
-constexpr int kImagesPerLaunch = 64;  // 64 x 48 bytes: within the 4 KB of parameters every architecture takes
+constexpr int kImagesPerLaunch =
+    64;  // 64 x 48 bytes: within the 4 KB of parameters every architecture takes
 
 struct SourceImage {
   const void* data;
@@ -18,12 +19,17 @@ struct SourceTable {
 };
 
 // Images [begin, begin + count) of the list; `leading` = 1 for (C, H, W), 0 for (H, W).
-inline SourceTable source_table(const std::vector<Tensor>& images, int64_t begin, int64_t count, int64_t leading) {
+inline SourceTable source_table(const std::vector<Tensor>& images, int64_t begin, int64_t count,
+                                int64_t leading) {
   SourceTable table{};
   for (int64_t i = 0; i < count; ++i) {
     const Tensor& t = images[begin + i];
-    table.image[i] = {t.const_data_ptr(), leading ? t.stride(0) : 0, t.stride(leading), t.stride(leading + 1),
-                      static_cast<int32_t>(t.size(leading)), static_cast<int32_t>(t.size(leading + 1))};
+    table.image[i] = {t.const_data_ptr(),
+                      leading ? t.stride(0) : 0,
+                      t.stride(leading),
+                      t.stride(leading + 1),
+                      static_cast<int32_t>(t.size(leading)),
+                      static_cast<int32_t>(t.size(leading + 1))};
   }
   return table;
 }

@@ -1,7 +1,6 @@
 // The tally of bad labels and its reader: see label_faults.cuh.
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/label_faults.cuh"
-
 #include "cuda/launch.cuh"
 
 namespace segfast {
@@ -35,4 +34,6 @@ FaultTally* fault_tally() {
 
 }  // namespace segfast
 
-STABLE_TORCH_LIBRARY_IMPL(segfast, CUDA, m) { m.impl("take_label_faults", TORCH_BOX(&segfast::take_label_faults)); }
+STABLE_TORCH_LIBRARY_IMPL(segfast, CUDA, m) {
+  m.impl("take_label_faults", TORCH_BOX(&segfast::take_label_faults));
+}

@@ -17,12 +17,14 @@ struct FaultTally {
 FaultTally* fault_tally();
 
 #if defined(__CUDACC__)
-__device__ inline void report_fault(FaultTally* tally, int64_t index, int64_t value, int64_t num_classes) {
+__device__ inline void report_fault(FaultTally* tally, int64_t index, int64_t value,
+                                    int64_t num_classes) {
   const int64_t clamped = value < -32768 ? -32768 : (value > 32767 ? 32767 : value);
   const int64_t classes = num_classes > 16383 ? 16383 : num_classes;
   const int64_t place = index > (int64_t{1} << 34) - 1 ? (int64_t{1} << 34) - 1 : index;
   atomicAdd(&tally->count, 1ull);
-  atomicMin(&tally->first, static_cast<unsigned long long>(place << 30 | (clamped + 32768) << 14 | classes));
+  atomicMin(&tally->first,
+            static_cast<unsigned long long>(place << 30 | (clamped + 32768) << 14 | classes));
 }
 #endif
 

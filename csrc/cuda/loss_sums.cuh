@@ -24,14 +24,19 @@ struct LossInputs {
   int64_t num_classes, ignore_index;
 
   __device__ float weight_of(int64_t c) const { return class_weight ? class_weight[c] : 1.0f; }
-  __device__ ClassFactor<float> factor_of(int64_t c) const { return class_factor(weight_of(c), smoothing, num_classes); }
+  __device__ ClassFactor<float> factor_of(int64_t c) const {
+    return class_factor(weight_of(c), smoothing, num_classes);
+  }
   __device__ float pixel_weight_at(int64_t n, int64_t h, int64_t w) const {
     if (pixel_weight.data == nullptr) return 1.0f;
-    return static_cast<const float*>(pixel_weight.data)[n * pixel_weight.stride_n + h * pixel_weight.stride_h + w * pixel_weight.stride_w];
+    return static_cast<const float*>(
+        pixel_weight.data)[n * pixel_weight.stride_n + h * pixel_weight.stride_h +
+                           w * pixel_weight.stride_w];
   }
   // The class of a pixel, or -1 where it does not count; a bad label is reported to `tally` if there is one.
   __device__ int class_at(int64_t n, int64_t h, int64_t w, int64_t index, FaultTally* tally) const {
-    const int64_t y = read_integer(label.data, label.type, n * label.stride_n + h * label.stride_h + w * label.stride_w);
+    const int64_t y = read_integer(label.data, label.type,
+                                   n * label.stride_n + h * label.stride_h + w * label.stride_w);
     if (y == ignore_index) return -1;
     if (y >= 0 && y < num_classes) return static_cast<int>(y);
     if (tally) report_fault(tally, index, y, num_classes);
@@ -45,7 +50,8 @@ struct LossInputs {
     if (threadIdx.x < 32) {
       float sum = 0;
       for (int64_t c = threadIdx.x; c < num_classes; c += 32) sum += factor_of(c).beta;
-      for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_down_sync(0xffffffffu, sum, offset);
+      for (int offset = 16; offset > 0; offset /= 2)
+        sum += __shfl_down_sync(0xffffffffu, sum, offset);
       if (threadIdx.x == 0) shared = sum;
     }
     __syncthreads();  // or other warps would read the sum before it is there
@@ -55,7 +61,8 @@ struct LossInputs {
 
 template <class T>
 __device__ inline T warp_sum(T value) {
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  for (int offset = 16; offset > 0; offset /= 2)
+    value += __shfl_down_sync(0xffffffffu, value, offset);
   return value;
 }
 
@@ -90,7 +97,9 @@ struct LossResult {
 };
 
 // The last block: partials in order of their index, by 256 strided threads and a tree.
-static __global__ void __launch_bounds__(256) finish_loss_kernel(const LossPartial* partials, int64_t count, int64_t reduction, LossResult out) {
+static __global__ void __launch_bounds__(256)
+    finish_loss_kernel(const LossPartial* partials, int64_t count, int64_t reduction,
+                       LossResult out) {
   LossPartial mine;
   for (int64_t i = threadIdx.x; i < count; i += 256) {
     mine.loss += partials[i].loss;
@@ -101,7 +110,8 @@ static __global__ void __launch_bounds__(256) finish_loss_kernel(const LossParti
   const LossPartial sum = block_sum<256>(mine);
   if (threadIdx.x != 0) return;
   if (reduction == static_cast<int64_t>(Reduction::kSum)) *out.loss = static_cast<float>(sum.loss);
-  if (reduction == static_cast<int64_t>(Reduction::kMean)) *out.loss = static_cast<float>(sum.loss / sum.weight);
+  if (reduction == static_cast<int64_t>(Reduction::kMean))
+    *out.loss = static_cast<float>(sum.loss / sum.weight);
   *out.weight_sum = static_cast<float>(sum.weight);
   out.tally[0] = static_cast<int64_t>(sum.correct);
   out.tally[1] = static_cast<int64_t>(sum.valid);
@@ -132,7 +142,8 @@ struct OnlineSoftmax {
       if (kArgmax && x[i] > next) argmax = first_class + i;
       next = fmaxf(next, x[i]);
     }
-    const float base = next == -INFINITY ? 0.0f : next;  // a leading group of masked classes must not make NaN
+    const float base =
+        next == -INFINITY ? 0.0f : next;  // a leading group of masked classes must not make NaN
     sum *= __expf(max - base);
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) sum += __expf(x[i] - base);

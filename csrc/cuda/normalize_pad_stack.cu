@@ -17,7 +17,8 @@ namespace segfast {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kChannelsPerLaunch = 64;  // statistics travel as a parameter too; more channels take more launches
+constexpr int kChannelsPerLaunch =
+    64;  // statistics travel as a parameter too; more channels take more launches
 
 struct Statistics {
   float mean[kChannelsPerLaunch], std[kChannelsPerLaunch];
@@ -46,19 +47,22 @@ __device__ inline float to_float(__nv_bfloat16 x) {
 }
 
 template <class S, class D>
-__global__ void __launch_bounds__(kThreads, 4) normalize_pad_stack_kernel(const SourceTable table, const Statistics statistics,
-                                                                       const Output o, D* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads, 4)
+    normalize_pad_stack_kernel(const SourceTable table, const Statistics statistics, const Output o,
+                               D* __restrict__ out) {
   const SourceImage& image = table.image[blockIdx.z];
   const int x = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (x >= o.width) return;
   for (int y = static_cast<int>(blockIdx.y); y < o.height; y += static_cast<int>(gridDim.y)) {
     const bool inside = y < image.height && x < image.width;
     const S* pixel = static_cast<const S*>(image.data) + y * image.stride_h + x * image.stride_w;
-    D* to = out + blockIdx.z * o.stride_n + y * o.stride_h + x * o.stride_w + o.first_channel * o.stride_c;
+    D* to = out + blockIdx.z * o.stride_n + y * o.stride_h + x * o.stride_w +
+            o.first_channel * o.stride_c;
     for (int64_t c = 0; c < o.channels; ++c) {
       float value = o.pad_value;
       if (inside) {
-        const int64_t source = o.reverse ? o.all_channels - 1 - (o.first_channel + c) : o.first_channel + c;
+        const int64_t source =
+            o.reverse ? o.all_channels - 1 - (o.first_channel + c) : o.first_channel + c;
         value = to_float(pixel[source * image.stride_c]);
         if (statistics.normalize) value = __fdiv_rn(value - statistics.mean[c], statistics.std[c]);
       }
@@ -68,9 +72,11 @@ __global__ void __launch_bounds__(kThreads, 4) normalize_pad_stack_kernel(const 
 }
 
 template <class S, class D>
-void launch_normalize_pad_stack(const std::vector<Tensor>& images, const std::vector<double>& mean, const std::vector<double>& std,
-                                Output o, Tensor& out, cudaStream_t stream) {
-  for (o.first_channel = 0; o.first_channel < o.all_channels; o.first_channel += kChannelsPerLaunch) {
+void launch_normalize_pad_stack(const std::vector<Tensor>& images, const std::vector<double>& mean,
+                                const std::vector<double>& std, Output o, Tensor& out,
+                                cudaStream_t stream) {
+  for (o.first_channel = 0; o.first_channel < o.all_channels;
+       o.first_channel += kChannelsPerLaunch) {
     o.channels = std::min<int64_t>(kChannelsPerLaunch, o.all_channels - o.first_channel);
     Statistics statistics{};
     statistics.normalize = !mean.empty();
@@ -81,10 +87,12 @@ void launch_normalize_pad_stack(const std::vector<Tensor>& images, const std::ve
     const int64_t total = static_cast<int64_t>(images.size());
     for (int64_t n = 0; n < total; n += kImagesPerLaunch) {
       const int64_t count = std::min<int64_t>(kImagesPerLaunch, total - n);
-      const dim3 grid(static_cast<unsigned>((o.width + kThreads - 1) / kThreads), static_cast<unsigned>(std::min(o.height, 65535)),
+      const dim3 grid(static_cast<unsigned>((o.width + kThreads - 1) / kThreads),
+                      static_cast<unsigned>(std::min(o.height, 65535)),
                       static_cast<unsigned>(count));
-      normalize_pad_stack_kernel<S, D><<<grid, kThreads, 0, stream>>>(source_table(images, n, count, 1), statistics, o,
-                                                                      static_cast<D*>(out.mutable_data_ptr()) + n * o.stride_n);
+      normalize_pad_stack_kernel<S, D>
+          <<<grid, kThreads, 0, stream>>>(source_table(images, n, count, 1), statistics, o,
+                                          static_cast<D*>(out.mutable_data_ptr()) + n * o.stride_n);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
   }
@@ -93,45 +101,73 @@ void launch_normalize_pad_stack(const std::vector<Tensor>& images, const std::ve
 template <class F>
 void with_image_type(Element e, F&& f) {
   switch (e) {
-    case Element::kFloat: return f(float{});
-    case Element::kDouble: return f(double{});
-    case Element::kHalf: return f(__half{});
-    case Element::kBFloat16: return f(__nv_bfloat16{});
-    case Element::kUInt8: return f(uint8_t{});
-    case Element::kInt8: return f(int8_t{});
-    case Element::kUInt16: return f(uint16_t{});
-    case Element::kInt16: return f(int16_t{});
-    case Element::kInt32: return f(int32_t{});
-    default: return f(int64_t{});
+    case Element::kFloat:
+      return f(float{});
+    case Element::kDouble:
+      return f(double{});
+    case Element::kHalf:
+      return f(__half{});
+    case Element::kBFloat16:
+      return f(__nv_bfloat16{});
+    case Element::kUInt8:
+      return f(uint8_t{});
+    case Element::kInt8:
+      return f(int8_t{});
+    case Element::kUInt16:
+      return f(uint16_t{});
+    case Element::kInt16:
+      return f(int16_t{});
+    case Element::kInt32:
+      return f(int32_t{});
+    default:
+      return f(int64_t{});
   }
 }
 
 template <class F>
 void with_output_type(Element e, F&& f) {
   switch (e) {
-    case Element::kFloat: return f(float{});
-    case Element::kHalf: return f(__half{});
-    default: return f(__nv_bfloat16{});
+    case Element::kFloat:
+      return f(float{});
+    case Element::kHalf:
+      return f(__half{});
+    default:
+      return f(__nv_bfloat16{});
   }
 }
 
-Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean, std::vector<double> std, std::vector<int64_t> size,
-                           double pad_value, bool reverse_channels, int64_t dtype, bool channels_last) {
+Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
+                           std::vector<double> std, std::vector<int64_t> size, double pad_value,
+                           bool reverse_channels, int64_t dtype, bool channels_last) {
   const BatchSize batch = check_images("normalize_pad_stack", images, size, 1);
-  STD_TORCH_CHECK(mean.empty() || (static_cast<int64_t>(mean.size()) == batch.C && std.size() == mean.size()),
-                  "segfast::normalize_pad_stack: expected one mean and one std per channel");
+  STD_TORCH_CHECK(
+      mean.empty() || (static_cast<int64_t>(mean.size()) == batch.C && std.size() == mean.size()),
+      "segfast::normalize_pad_stack: expected one mean and one std per channel");
   const DeviceGuard guard(images[0].get_device_index());
-  const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
-  const torch::stable::Device device(torch::headeronly::DeviceType::CUDA, images[0].get_device_index());
-  Tensor out = torch::stable::empty({static_cast<int64_t>(images.size()), batch.C, batch.H, batch.W}, static_cast<ScalarType>(dtype),
-                                    std::nullopt, device, std::nullopt, format);
+  const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                    : torch::headeronly::MemoryFormat::Contiguous;
+  const torch::stable::Device device(torch::headeronly::DeviceType::CUDA,
+                                     images[0].get_device_index());
+  Tensor out = torch::stable::empty(
+      {static_cast<int64_t>(images.size()), batch.C, batch.H, batch.W},
+      static_cast<ScalarType>(dtype), std::nullopt, device, std::nullopt, format);
   if (out.numel() == 0) return out;
-  const Output o{out.stride(0), out.stride(1), out.stride(2), out.stride(3), 0, 0, batch.C, static_cast<int32_t>(batch.H),
-                 static_cast<int32_t>(batch.W), static_cast<float>(pad_value), reverse_channels};
+  const Output o{out.stride(0),
+                 out.stride(1),
+                 out.stride(2),
+                 out.stride(3),
+                 0,
+                 0,
+                 batch.C,
+                 static_cast<int32_t>(batch.H),
+                 static_cast<int32_t>(batch.W),
+                 static_cast<float>(pad_value),
+                 reverse_channels};
   const cudaStream_t stream = current_stream(out);
   with_image_type(element_of(images[0]), [&](auto source) {
     with_output_type(element_of(out), [&](auto result) {
-      launch_normalize_pad_stack<decltype(source), decltype(result)>(images, mean, std, o, out, stream);
+      launch_normalize_pad_stack<decltype(source), decltype(result)>(images, mean, std, o, out,
+                                                                     stream);
     });
   });
   return out;
@@ -140,4 +176,6 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
 }  // namespace
 }  // namespace segfast
 
-STABLE_TORCH_LIBRARY_IMPL(segfast, CUDA, m) { m.impl("normalize_pad_stack", TORCH_BOX(&segfast::normalize_pad_stack)); }
+STABLE_TORCH_LIBRARY_IMPL(segfast, CUDA, m) {
+  m.impl("normalize_pad_stack", TORCH_BOX(&segfast::normalize_pad_stack));
+}

@@ -15,7 +15,9 @@ namespace {
 constexpr int kThreads = 256;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) pad_stack_kernel(const SourceTable table, int32_t height, int32_t width, T pad_value, T* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads)
+    pad_stack_kernel(const SourceTable table, int32_t height, int32_t width, T pad_value,
+                     T* __restrict__ out) {
   const SourceImage& map = table.image[blockIdx.z];
   const int x = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (x >= width) return;
@@ -27,14 +29,17 @@ __global__ void __launch_bounds__(kThreads) pad_stack_kernel(const SourceTable t
 }
 
 template <class T>
-void launch_pad_stack(const std::vector<Tensor>& maps, int64_t H, int64_t W, int64_t pad_value, Tensor& out, cudaStream_t stream) {
+void launch_pad_stack(const std::vector<Tensor>& maps, int64_t H, int64_t W, int64_t pad_value,
+                      Tensor& out, cudaStream_t stream) {
   const int64_t total = static_cast<int64_t>(maps.size());
   for (int64_t n = 0; n < total; n += kImagesPerLaunch) {
     const int64_t count = std::min<int64_t>(kImagesPerLaunch, total - n);
-    const dim3 grid(static_cast<unsigned>((W + kThreads - 1) / kThreads), static_cast<unsigned>(std::min<int64_t>(H, 65535)),
+    const dim3 grid(static_cast<unsigned>((W + kThreads - 1) / kThreads),
+                    static_cast<unsigned>(std::min<int64_t>(H, 65535)),
                     static_cast<unsigned>(count));
-    pad_stack_kernel<T><<<grid, kThreads, 0, stream>>>(source_table(maps, n, count, 0), static_cast<int32_t>(H), static_cast<int32_t>(W),
-                                                       static_cast<T>(pad_value), static_cast<T*>(out.mutable_data_ptr()) + n * H * W);
+    pad_stack_kernel<T><<<grid, kThreads, 0, stream>>>(
+        source_table(maps, n, count, 0), static_cast<int32_t>(H), static_cast<int32_t>(W),
+        static_cast<T>(pad_value), static_cast<T*>(out.mutable_data_ptr()) + n * H * W);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 }
@@ -42,14 +47,22 @@ void launch_pad_stack(const std::vector<Tensor>& maps, int64_t H, int64_t W, int
 Tensor pad_stack(std::vector<Tensor> maps, std::vector<int64_t> size, int64_t pad_value) {
   const BatchSize batch = check_images("pad_stack", maps, size, 0);
   const DeviceGuard guard(maps[0].get_device_index());
-  Tensor out = torch::stable::new_empty(maps[0], {static_cast<int64_t>(maps.size()), batch.H, batch.W});
+  Tensor out =
+      torch::stable::new_empty(maps[0], {static_cast<int64_t>(maps.size()), batch.H, batch.W});
   if (out.numel() == 0) return out;
   const cudaStream_t stream = current_stream(out);
   switch (out.element_size()) {  // bits are moved, never interpreted
-    case 1: launch_pad_stack<uint8_t>(maps, batch.H, batch.W, pad_value, out, stream); break;
-    case 2: launch_pad_stack<uint16_t>(maps, batch.H, batch.W, pad_value, out, stream); break;
-    case 4: launch_pad_stack<uint32_t>(maps, batch.H, batch.W, pad_value, out, stream); break;
-    default: launch_pad_stack<uint64_t>(maps, batch.H, batch.W, pad_value, out, stream);
+    case 1:
+      launch_pad_stack<uint8_t>(maps, batch.H, batch.W, pad_value, out, stream);
+      break;
+    case 2:
+      launch_pad_stack<uint16_t>(maps, batch.H, batch.W, pad_value, out, stream);
+      break;
+    case 4:
+      launch_pad_stack<uint32_t>(maps, batch.H, batch.W, pad_value, out, stream);
+      break;
+    default:
+      launch_pad_stack<uint64_t>(maps, batch.H, batch.W, pad_value, out, stream);
   }
   return out;
 }

@@ -22,7 +22,8 @@ constexpr int kThreads = 128;
 constexpr int kRows = 4;             // output rows a forward thread owns, all of one row of cells
 constexpr int kGroup = 4;            // classes per step
 constexpr int kSamplesPerWarp = 31;  // sample columns a backward warp owns
-constexpr int kSampleRows = 16;      // sample rows a backward warp walks; one more row of cells is visited twice
+constexpr int kSampleRows =
+    16;  // sample rows a backward warp walks; one more row of cells is visited twice
 constexpr int64_t kMostBlocks = 65535;
 
 struct Forward {
@@ -33,7 +34,9 @@ struct Forward {
   int chunks_per_cell;  // groups of kRows rows that a row of cells may have
 };
 
-__device__ inline int64_t clamp_index(int64_t i, int64_t size) { return i < 0 ? 0 : (i >= size ? size - 1 : i); }
+__device__ inline int64_t clamp_index(int64_t i, int64_t size) {
+  return i < 0 ? 0 : (i >= size ? size - 1 : i);
+}
 
 // The four samples around a column of a row of cells, all classes: pointers to class 0.
 template <class S>
@@ -41,10 +44,14 @@ struct Corners {
   const S *top_left, *top_right, *bottom_left, *bottom_right;
   int64_t stride_c;
 
-  __device__ Corners(const S* __restrict__ logits, const PixelGrid& g, int64_t n, int64_t cell_y, int64_t cell_x) : stride_c(g.stride_c) {
+  __device__ Corners(const S* __restrict__ logits, const PixelGrid& g, int64_t n, int64_t cell_y,
+                     int64_t cell_x)
+      : stride_c(g.stride_c) {
     const S* image = logits + n * g.stride_n;
-    const S *top = image + clamp_index(cell_y, g.H) * g.stride_h, *bottom = image + clamp_index(cell_y + 1, g.H) * g.stride_h;
-    const int64_t left = clamp_index(cell_x, g.W) * g.stride_w, right = clamp_index(cell_x + 1, g.W) * g.stride_w;
+    const S *top = image + clamp_index(cell_y, g.H) * g.stride_h,
+            *bottom = image + clamp_index(cell_y + 1, g.H) * g.stride_h;
+    const int64_t left = clamp_index(cell_x, g.W) * g.stride_w,
+                  right = clamp_index(cell_x + 1, g.W) * g.stride_w;
     top_left = top + left;
     top_right = top + right;
     bottom_left = bottom + left;
@@ -59,7 +66,8 @@ struct Corners {
 };
 
 template <class S, bool kArgmax>
-__device__ inline void reduce_classes(const Corners<S>& corners, const float (&ly)[kRows], float lx, int num_classes, OnlineSoftmax (&softmax)[kRows]) {
+__device__ inline void reduce_classes(const Corners<S>& corners, const float (&ly)[kRows], float lx,
+                                      int num_classes, OnlineSoftmax (&softmax)[kRows]) {
   for (int c = 0; c < num_classes; c += kGroup) {
     float z[kRows][kGroup];
 #pragma unroll
@@ -70,7 +78,8 @@ __device__ inline void reduce_classes(const Corners<S>& corners, const float (&l
       const float bl = widen(corners.bottom_left[at]), br = widen(corners.bottom_right[at]);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float left = tl * (1.0f - ly[r]) + bl * ly[r], right = tr * (1.0f - ly[r]) + br * ly[r];
+        const float left = tl * (1.0f - ly[r]) + bl * ly[r],
+                    right = tr * (1.0f - ly[r]) + br * ly[r];
         z[r][i] = real ? left * (1.0f - lx) + right * lx : -INFINITY;
       }
     }
@@ -81,16 +90,20 @@ __device__ inline void reduce_classes(const Corners<S>& corners, const float (&l
 
 // Loss, statistics and sums of one pixel whose softmax is known.
 template <class S, bool kArgmax>
-__device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners, const OnlineSoftmax& softmax, int y, int64_t n, int64_t Y,
-                                    int64_t X, float ly, float lx, float beta_sum, LossPartial* mine) {
+__device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners,
+                                    const OnlineSoftmax& softmax, int y, int64_t n, int64_t Y,
+                                    int64_t X, float ly, float lx, float beta_sum,
+                                    LossPartial* mine) {
   const int64_t p = (n * a.rows.out + Y) * a.cols.out + X;
   float loss = 0, max = 0, log_sum = INFINITY;
   if (y >= 0) {
     max = softmax.max;
     log_sum = logf(softmax.sum);
     float beta_dot = 0;
-    for (int64_t c = 0; a.in.smoothing != 0.0f && c < a.grid.C; ++c) beta_dot += a.in.factor_of(c).beta * (corners.blend(c, ly, lx) - max);
-    loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, corners.blend(y, ly, lx) - max, beta_sum, beta_dot, a.in.pixel_weight_at(n, Y, X));
+    for (int64_t c = 0; a.in.smoothing != 0.0f && c < a.grid.C; ++c)
+      beta_dot += a.in.factor_of(c).beta * (corners.blend(c, ly, lx) - max);
+    loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, corners.blend(y, ly, lx) - max, beta_sum,
+                      beta_dot, a.in.pixel_weight_at(n, Y, X));
     mine->loss += static_cast<double>(loss);
     mine->weight += static_cast<double>(a.in.weight_of(y));
     mine->valid += 1;
@@ -102,14 +115,17 @@ __device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners,
 }
 
 template <class S, bool kArgmax>
-__global__ void __launch_bounds__(kThreads, 4) forward_kernel(const S* __restrict__ logits, const Forward a, LossPartial* partials, FaultTally* tally) {
+__global__ void __launch_bounds__(kThreads, 4)
+    forward_kernel(const S* __restrict__ logits, const Forward a, LossPartial* partials,
+                   FaultTally* tally) {
   const float beta_sum = a.in.beta_sum();
   const int64_t X = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t row_chunks = (a.grid.H + 1) * a.chunks_per_cell;
   LossPartial mine;
   for (int64_t work = blockIdx.y; work < a.grid.N * row_chunks; work += gridDim.y) {
     const int64_t n = work / row_chunks, cell_y = work % row_chunks / a.chunks_per_cell - 1;
-    const int64_t first = first_pixel(a.rows, cell_y) + work % a.chunks_per_cell * kRows, last = first_pixel(a.rows, cell_y + 1);
+    const int64_t first = first_pixel(a.rows, cell_y) + work % a.chunks_per_cell * kRows,
+                  last = first_pixel(a.rows, cell_y + 1);
     if (first >= last || X >= a.cols.out) continue;
     const BilinearSample column = bilinear_sample(a.cols, X);
     const Corners<S> corners(logits, a.grid, n, cell_y, column.cell);
@@ -124,10 +140,13 @@ __global__ void __launch_bounds__(kThreads, 4) forward_kernel(const S* __restric
       any |= y[r] >= 0;
     }
     OnlineSoftmax softmax[kRows];
-    if (any) reduce_classes<S, kArgmax>(corners, ly, column.lambda, static_cast<int>(a.grid.C), softmax);
+    if (any)
+      reduce_classes<S, kArgmax>(corners, ly, column.lambda, static_cast<int>(a.grid.C), softmax);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (first + r < last) finish_pixel<S, kArgmax>(a, corners, softmax[r], y[r], n, first + r, X, ly[r], column.lambda, beta_sum, &mine);
+      if (first + r < last)
+        finish_pixel<S, kArgmax>(a, corners, softmax[r], y[r], n, first + r, X, ly[r],
+                                 column.lambda, beta_sum, &mine);
     }
   }
   const LossPartial sum = block_sum<kThreads>(mine);
@@ -153,14 +172,17 @@ struct CellColumn {
     end = first_pixel(axis, cell + 1);
     const int64_t denominator = bilinear_denominator(axis);
     remainder = static_cast<float>(bilinear_numerator(axis, begin) - cell * denominator);
-    step = static_cast<float>(bilinear_numerator(axis, begin + 1) - bilinear_numerator(axis, begin));
+    step =
+        static_cast<float>(bilinear_numerator(axis, begin + 1) - bilinear_numerator(axis, begin));
     inverse = 1.0f / static_cast<float>(denominator);
     if (cell < 0 || cell >= axis.in - 1) {  // constant beyond the first and the last sample
       remainder = cell < 0 ? static_cast<float>(denominator) : 0.0f;
       step = 0;
     }
   }
-  __device__ float lambda(int64_t x) const { return (remainder + static_cast<float>(x - begin) * step) * inverse; }
+  __device__ float lambda(int64_t x) const {
+    return (remainder + static_cast<float>(x - begin) * step) * inverse;
+  }
 };
 
 // Gradients of kGroup classes with respect to one side's samples.
@@ -169,7 +191,8 @@ struct Side {
 };
 
 // Adds the pixels of one output row within one cell: d loss / d(row-blended left and right samples).
-__device__ inline Side row_gradient(const Backward& a, const CellColumn& column, const float (&left)[kGroup], const float (&right)[kGroup],
+__device__ inline Side row_gradient(const Backward& a, const CellColumn& column,
+                                    const float (&left)[kGroup], const float (&right)[kGroup],
                                     int64_t n, int64_t Y, int first_class, float beta_sum) {
   Side sum;
   const int64_t row = (n * a.rows.out + Y) * a.cols.out, plane = a.grid.N * a.rows.out * a.cols.out;
@@ -177,14 +200,15 @@ __device__ inline Side row_gradient(const Backward& a, const CellColumn& column,
     const int y = a.in.class_at(n, Y, X, 0, nullptr);
     if (y < 0) continue;
     const float lx = column.lambda(X), max = a.stats[row + X], log_sum = a.stats[plane + row + X];
-    const GradientFactors<float> f =
-        gradient_factors(a.gradient.at(row + X), a.in.pixel_weight_at(n, Y, X), a.in.factor_of(y).alpha, beta_sum);
+    const GradientFactors<float> f = gradient_factors(
+        a.gradient.at(row + X), a.in.pixel_weight_at(n, Y, X), a.in.factor_of(y).alpha, beta_sum);
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
       const float z = left[i] * (1.0f - lx) + right[i] * lx;
       float value = __expf((z - max) - log_sum) * f.for_softmax;
       if (first_class + i == y) value -= f.for_label;
-      if (a.in.smoothing != 0.0f && first_class + i < a.grid.C) value -= a.in.factor_of(first_class + i).beta * f.for_beta;
+      if (a.in.smoothing != 0.0f && first_class + i < a.grid.C)
+        value -= a.in.factor_of(first_class + i).beta * f.for_beta;
       sum.left[i] += value * (1.0f - lx);
       sum.right[i] += value * lx;
     }
@@ -193,17 +217,22 @@ __device__ inline Side row_gradient(const Backward& a, const CellColumn& column,
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restrict__ logits, const Backward a, S* __restrict__ grad) {
+__global__ void __launch_bounds__(kThreads, 3)
+    backward_kernel(const S* __restrict__ logits, const Backward a, S* __restrict__ grad) {
   const float beta_sum = a.in.beta_sum();
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int first_class = static_cast<int>((blockIdx.y * (kThreads / 32) + threadIdx.x / 32) * kGroup);
+  const int first_class =
+      static_cast<int>((blockIdx.y * (kThreads / 32) + threadIdx.x / 32) * kGroup);
   if (first_class >= a.grid.C) return;  // a whole warp leaves: the shuffles below stay complete
   const PixelGrid &g = a.grid, &gg = a.grad_grid;
   const int64_t tiles = a.column_tiles * a.row_tiles;
   for (int64_t work = blockIdx.x; work < g.N * tiles; work += gridDim.x) {
-    const int64_t n = work / tiles, x_begin = work % a.column_tiles * kSamplesPerWarp, y_begin = work % tiles / a.column_tiles * kSampleRows;
+    const int64_t n = work / tiles, x_begin = work % a.column_tiles * kSamplesPerWarp,
+                  y_begin = work % tiles / a.column_tiles * kSampleRows;
     const int64_t y_end = y_begin + kSampleRows < g.H ? y_begin + kSampleRows : g.H;
-    const int64_t cell_x = x_begin - 1 + lane;  // this lane's cell; its left sample is the lane's to write, but for lane 0
+    const int64_t cell_x =
+        x_begin - 1 +
+        lane;  // this lane's cell; its left sample is the lane's to write, but for lane 0
     const bool inside = cell_x < g.W;
     const CellColumn column(a.cols, inside ? cell_x : g.W - 1);
     const bool writes = lane > 0 && inside;
@@ -245,10 +274,12 @@ __global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restri
       }
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) {
-        const float here = from_above[i] + (top.left[i] + __shfl_up_sync(0xffffffffu, top.right[i], 1));
+        const float here =
+            from_above[i] + (top.left[i] + __shfl_up_sync(0xffffffffu, top.right[i], 1));
         from_above[i] = bottom.left[i] + __shfl_up_sync(0xffffffffu, bottom.right[i], 1);
         if (writes && cell_y >= y_begin && first_class + i < g.C) {
-          narrow(here, grad + n * gg.stride_n + (first_class + i) * gg.stride_c + cell_y * gg.stride_h + cell_x * gg.stride_w);
+          narrow(here, grad + n * gg.stride_n + (first_class + i) * gg.stride_c +
+                           cell_y * gg.stride_h + cell_x * gg.stride_w);
         }
       }
     }
@@ -258,65 +289,92 @@ __global__ void __launch_bounds__(kThreads, 3) backward_kernel(const S* __restri
 template <class F>
 void with_logit_type(const Tensor& logits, F&& f) {
   switch (element_of(logits)) {
-    case Element::kFloat: return f(float{});
-    case Element::kHalf: return f(__half{});
-    case Element::kBFloat16: return f(__nv_bfloat16{});
-    default: STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
+    case Element::kFloat:
+      return f(float{});
+    case Element::kHalf:
+      return f(__half{});
+    case Element::kBFloat16:
+      return f(__nv_bfloat16{});
+    default:
+      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
   }
 }
 
 PixelGrid grid_of(const Tensor& t) {
-  return {t.size(0), t.size(1), t.size(2), t.size(3), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+  return {t.size(0),   t.size(1),   t.size(2),   t.size(3),
+          t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
-PixelMap map_of(const Tensor& t) { return {t.const_data_ptr(), element_of(t), t.stride(0), t.stride(1), t.stride(2)}; }
-
-LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight, const std::optional<Tensor>& weight, double smoothing,
-                       int64_t num_classes, int64_t ignore_index) {
-  return {map_of(target), pixel_weight ? map_of(*pixel_weight) : PixelMap{}, weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
-          static_cast<float>(smoothing), num_classes, ignore_index};
+PixelMap map_of(const Tensor& t) {
+  return {t.const_data_ptr(), element_of(t), t.stride(0), t.stride(1), t.stride(2)};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                                                                  std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction,
-                                                                  double label_smoothing, bool accuracy, bool align_corners) {
+LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight,
+                       const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
+                       int64_t ignore_index) {
+  return {map_of(target),
+          pixel_weight ? map_of(*pixel_weight) : PixelMap{},
+          weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
+          static_cast<float>(smoothing),
+          num_classes,
+          ignore_index};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
+    const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
+    std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction,
+    double label_smoothing, bool accuracy, bool align_corners) {
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
   const DeviceGuard guard(logits.get_device_index());
   const PixelGrid g = grid_of(logits);
   const int64_t H = target.size(1), W = target.size(2);
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
-  Tensor loss = torch::stable::new_empty(logits, per_pixel ? shape_of(target) : std::vector<int64_t>{}, ScalarType::Float);
+  Tensor loss = torch::stable::new_empty(
+      logits, per_pixel ? shape_of(target) : std::vector<int64_t>{}, ScalarType::Float);
   Tensor stats = torch::stable::new_empty(logits, stats_shape(target), ScalarType::Float);
   Tensor weight_sum = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor tally = torch::stable::new_empty(logits, {2}, ScalarType::Long);
-  const int64_t gaps = align_corners && g.H > 1 ? g.H - 1 : g.H, steps = align_corners && g.H > 1 ? H - 1 : H;
-  const int64_t most_rows = std::max<int64_t>(1, (steps + gaps - 1) / gaps);  // that one row of cells can have
+  const int64_t gaps = align_corners && g.H > 1 ? g.H - 1 : g.H,
+                steps = align_corners && g.H > 1 ? H - 1 : H;
+  const int64_t most_rows =
+      std::max<int64_t>(1, (steps + gaps - 1) / gaps);  // that one row of cells can have
   const auto chunks = static_cast<int>((most_rows + kRows - 1) / kRows);
-  const dim3 grid(blocks_for(W, kThreads, kMostBlocks), blocks_for(g.N * (g.H + 1) * chunks, 1, 16384));
+  const dim3 grid(blocks_for(W, kThreads, kMostBlocks),
+                  blocks_for(g.N * (g.H + 1) * chunks, 1, 16384));
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y;
   Tensor partials = torch::stable::new_empty(logits, {blocks * 4}, ScalarType::Double);
   auto* parts = static_cast<LossPartial*>(partials.mutable_data_ptr());
-  const Forward args{g, {g.H, H, align_corners}, {g.W, W, align_corners},
+  const Forward args{g,
+                     {g.H, H, align_corners},
+                     {g.W, W, align_corners},
                      loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
-                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr, static_cast<float*>(stats.mutable_data_ptr()), chunks};
-  STD_TORCH_CHECK(W <= kMostBlocks * kThreads, "segfast::upsample_cross_entropy: expected W <= 8388480, got ", W);
+                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
+                     static_cast<float*>(stats.mutable_data_ptr()),
+                     chunks};
+  STD_TORCH_CHECK(W <= kMostBlocks * kThreads,
+                  "segfast::upsample_cross_entropy: expected W <= 8388480, got ", W);
   const cudaStream_t stream = current_stream(logits);
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
     const auto kernel = accuracy ? forward_kernel<S, true> : forward_kernel<S, false>;
-    kernel<<<grid, kThreads, 0, stream>>>(static_cast<const S*>(logits.const_data_ptr()), args, parts, fault_tally());
+    kernel<<<grid, kThreads, 0, stream>>>(static_cast<const S*>(logits.const_data_ptr()), args,
+                                          parts, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   finish_loss_kernel<<<1, 256, 0, stream>>>(parts, blocks, reduction,
-                                           {static_cast<float*>(loss.mutable_data_ptr()), static_cast<float*>(weight_sum.mutable_data_ptr()),
-                                            static_cast<int64_t*>(tally.mutable_data_ptr())});
+                                            {static_cast<float*>(loss.mutable_data_ptr()),
+                                             static_cast<float*>(weight_sum.mutable_data_ptr()),
+                                             static_cast<int64_t*>(tally.mutable_data_ptr())});
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {loss, stats, weight_sum, tally};
 }
 
-Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-                                       std::optional<Tensor> pixel_weight, const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
-                                       int64_t reduction, double label_smoothing, bool align_corners) {
+Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits,
+                                       const Tensor& target, std::optional<Tensor> weight,
+                                       std::optional<Tensor> pixel_weight, const Tensor& stats,
+                                       const Tensor& weight_sum, int64_t ignore_index,
+                                       int64_t reduction, double label_smoothing,
+                                       bool align_corners) {
   check_cross_entropy("upsample_cross_entropy_backward", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy_backward", logits, target);
   const DeviceGuard guard(logits.get_device_index());
@@ -325,18 +383,26 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
   if (grad.numel() == 0) return grad;
   if (target.numel() == 0) return torch::stable::zero_(grad);
   const Tensor upstream = torch::stable::contiguous(grad_loss);
-  const Backward args{g, grid_of(grad), {g.H, target.size(1), align_corners}, {g.W, target.size(2), align_corners},
+  const Backward args{g,
+                      grid_of(grad),
+                      {g.H, target.size(1), align_corners},
+                      {g.W, target.size(2), align_corners},
                       loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
-                      {static_cast<const float*>(upstream.const_data_ptr()), static_cast<const float*>(weight_sum.const_data_ptr()), reduction},
-                      static_cast<const float*>(stats.const_data_ptr()), (g.W + kSamplesPerWarp - 1) / kSamplesPerWarp,
+                      {static_cast<const float*>(upstream.const_data_ptr()),
+                       static_cast<const float*>(weight_sum.const_data_ptr()), reduction},
+                      static_cast<const float*>(stats.const_data_ptr()),
+                      (g.W + kSamplesPerWarp - 1) / kSamplesPerWarp,
                       (g.H + kSampleRows - 1) / kSampleRows};
   const int64_t class_blocks = (g.C + kGroup * (kThreads / 32) - 1) / (kGroup * (kThreads / 32));
-  STD_TORCH_CHECK(class_blocks <= 65535, "segfast::upsample_cross_entropy: too many classes: ", g.C);
-  const dim3 grid(blocks_for(g.N * args.column_tiles * args.row_tiles, 1, int64_t{1} << 30), static_cast<unsigned>(class_blocks));
+  STD_TORCH_CHECK(class_blocks <= 65535,
+                  "segfast::upsample_cross_entropy: too many classes: ", g.C);
+  const dim3 grid(blocks_for(g.N * args.column_tiles * args.row_tiles, 1, int64_t{1} << 30),
+                  static_cast<unsigned>(class_blocks));
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
-    backward_kernel<S><<<grid, kThreads, 0, current_stream(logits)>>>(static_cast<const S*>(logits.const_data_ptr()), args,
-                                                                     static_cast<S*>(grad.mutable_data_ptr()));
+    backward_kernel<S><<<grid, kThreads, 0, current_stream(logits)>>>(
+        static_cast<const S*>(logits.const_data_ptr()), args,
+        static_cast<S*>(grad.mutable_data_ptr()));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad;

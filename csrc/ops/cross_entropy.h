@@ -9,7 +9,8 @@ namespace segfast {
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbering
 
 struct PixelView {
-  Tensor tensor;  // the caller's, or a contiguous copy where its strides do not fold into rows and columns
+  Tensor
+      tensor;  // the caller's, or a contiguous copy where its strides do not fold into rows and columns
   PixelGrid grid;
 };
 
@@ -95,24 +96,33 @@ inline MapView view_map(const Tensor& t, const PixelGrid& grid) {
   return {held, {held.const_data_ptr(), element_of(held), stride_n, own.stride_h, own.stride_w}};
 }
 
-inline void check_cross_entropy(const char* op, const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
+inline void check_cross_entropy(const char* op, const Tensor& logits, const Tensor& target,
+                                const std::optional<Tensor>& weight,
                                 const std::optional<Tensor>& pixel_weight) {
-  STD_TORCH_CHECK(is_logit_type(element_of(logits)), "segfast::", op, ": expected floating-point logits");
-  STD_TORCH_CHECK(is_label_type(element_of(target)), "segfast::", op, ": expected target uint8, int16, int32 or int64");
+  STD_TORCH_CHECK(is_logit_type(element_of(logits)), "segfast::", op,
+                  ": expected floating-point logits");
+  STD_TORCH_CHECK(is_label_type(element_of(target)), "segfast::", op,
+                  ": expected target uint8, int16, int32 or int64");
   const int64_t classes = logits.dim() == 0 ? 0 : logits.size(logits.dim() == 1 ? 0 : 1);
-  STD_TORCH_CHECK(classes > 0, "segfast::", op, ": expected logits with at least one class, got ", shape_text(logits));
-  STD_TORCH_CHECK(!weight || (weight->dim() == 1 && weight->size(0) == classes && weight->is_contiguous() &&
-                              weight->scalar_type() == arithmetic_type(logits)),
-                  "segfast::", op, ": expected contiguous weight of one value per class in the arithmetic type");
+  STD_TORCH_CHECK(classes > 0, "segfast::", op, ": expected logits with at least one class, got ",
+                  shape_text(logits));
+  STD_TORCH_CHECK(
+      !weight || (weight->dim() == 1 && weight->size(0) == classes && weight->is_contiguous() &&
+                  weight->scalar_type() == arithmetic_type(logits)),
+      "segfast::", op,
+      ": expected contiguous weight of one value per class in the arithmetic type");
   STD_TORCH_CHECK(!pixel_weight || (shape_text(*pixel_weight) == shape_text(target) &&
                                     pixel_weight->scalar_type() == arithmetic_type(logits)),
-                  "segfast::", op, ": expected pixel_weight of target's shape in the arithmetic type");
+                  "segfast::", op,
+                  ": expected pixel_weight of target's shape in the arithmetic type");
 }
 
 inline void check_upsample(const char* op, const Tensor& logits, const Tensor& target) {
-  STD_TORCH_CHECK(logits.dim() == 4 && target.dim() == 3 && logits.size(0) == target.size(0), "segfast::", op,
-                  ": expected logits (N, C, h, w) and target (N, H, W), got ", shape_text(logits), " and ", shape_text(target));
-  STD_TORCH_CHECK(logits.numel() > 0 || logits.size(0) == 0, "segfast::", op, ": expected h, w >= 1, got ", shape_text(logits));
+  STD_TORCH_CHECK(logits.dim() == 4 && target.dim() == 3 && logits.size(0) == target.size(0),
+                  "segfast::", op, ": expected logits (N, C, h, w) and target (N, H, W), got ",
+                  shape_text(logits), " and ", shape_text(target));
+  STD_TORCH_CHECK(logits.numel() > 0 || logits.size(0) == 0, "segfast::", op,
+                  ": expected h, w >= 1, got ", shape_text(logits));
 }
 
 // Per-pixel statistics saved for backward: (2, target's shape), the maximum and the log of the sum of exponentials.

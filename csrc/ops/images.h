@@ -12,19 +12,23 @@ struct BatchSize {
 };
 
 // `size` is (H, W), already at least as large as every image; empty means the batch maximum. leading = 1 for (C, H, W), 0 for (H, W).
-inline BatchSize check_images(const char* op, const std::vector<Tensor>& images, const std::vector<int64_t>& size, int64_t leading) {
+inline BatchSize check_images(const char* op, const std::vector<Tensor>& images,
+                              const std::vector<int64_t>& size, int64_t leading) {
   STD_TORCH_CHECK(!images.empty(), "segfast::", op, ": expected at least one image");
   BatchSize batch{leading ? images[0].size(0) : 1, 0, 0};
   for (const Tensor& image : images) {
-    STD_TORCH_CHECK(image.dim() == leading + 2 && (leading == 0 || image.size(0) == batch.C), "segfast::", op,
-                    ": expected images of one channel count, got ", shape_text(image));
-    STD_TORCH_CHECK(image.scalar_type() == images[0].scalar_type() && element_of(image) != Element::kUnsupported, "segfast::", op,
-                    ": expected images of one supported dtype");
+    STD_TORCH_CHECK(image.dim() == leading + 2 && (leading == 0 || image.size(0) == batch.C),
+                    "segfast::", op, ": expected images of one channel count, got ",
+                    shape_text(image));
+    STD_TORCH_CHECK(image.scalar_type() == images[0].scalar_type() &&
+                        element_of(image) != Element::kUnsupported,
+                    "segfast::", op, ": expected images of one supported dtype");
     batch.H = std::max(batch.H, image.size(leading));
     batch.W = std::max(batch.W, image.size(leading + 1));
   }
   if (!size.empty()) {
-    STD_TORCH_CHECK(size.size() == 2 && size[0] >= batch.H && size[1] >= batch.W, "segfast::", op, ": expected size (H, W) >= the largest image");
+    STD_TORCH_CHECK(size.size() == 2 && size[0] >= batch.H && size[1] >= batch.W, "segfast::", op,
+                    ": expected size (H, W) >= the largest image");
     batch.H = size[0];
     batch.W = size[1];
   }

@@ -13,11 +13,12 @@ _HINT = (
     "(hint: is ignore_index the value your masks use for void? does the data set need reduce_zero_label? "
     "are the masks 0/255 instead of 0/1?)"
 )
-# How a device packs its first fault: pixel index, value (clamped), number of classes (clamped). See csrc/cuda/label_faults.cuh.
+# How a device packs its first fault: pixel index, value and number of classes (clamped).
+# See csrc/cuda/label_faults.cuh.
 _VALUE_BITS, _CLASS_BITS = 16, 14
 
 
-def call_checked(op: Any, *args: Any) -> Any:  # noqa: ANN401
+def call_checked(op: Any, *args: Any) -> Any:
     """Call an operator of `torch.ops.segfast`; its report of bad labels becomes a `LabelError`."""
     if torch.compiler.is_compiling():
         return op(*args)
@@ -28,7 +29,9 @@ def call_checked(op: Any, *args: Any) -> Any:  # noqa: ANN401
         start = text.find("segfast::")
         if start >= 0 and "lie outside [0, " in text:
             end = text.find("?)", start)
-            raise LabelError(text[start : end + 2] if end > 0 else text[start:].splitlines()[0]) from None
+            raise LabelError(
+                text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
+            ) from None
         raise
 
 

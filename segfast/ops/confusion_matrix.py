@@ -18,7 +18,12 @@ _NAME = "segfast::confusion_matrix"
 
 
 def confusion_matrix(
-    pred: Tensor, target: Tensor, num_classes: int, *, ignore_index: int = 255, out: Tensor | None = None
+    pred: Tensor,
+    target: Tensor,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Count (target, pred) pairs.
 
@@ -46,11 +51,17 @@ def confusion_matrix(
     """
     for name, labels in (("pred", pred), ("target", target)):
         if labels.dtype not in LABEL_DTYPES:
-            raise TypeError(f"{_NAME}: expected {name} uint8, int16, int32 or int64, got {labels.dtype} (hint: argmax first)")
+            raise TypeError(
+                f"{_NAME}: expected {name} uint8, int16, int32 or int64, got {labels.dtype} (hint: argmax first)"
+            )
     if pred.shape != target.shape:
-        raise ValueError(f"{_NAME}: expected pred and target of one shape, got {tuple(pred.shape)} and {tuple(target.shape)}")
+        raise ValueError(
+            f"{_NAME}: expected pred and target of one shape, got {tuple(pred.shape)} and {tuple(target.shape)}"
+        )
     if pred.device != target.device:
-        raise ValueError(f"{_NAME}: expected pred and target on one device, got {pred.device} and {target.device}")
+        raise ValueError(
+            f"{_NAME}: expected pred and target on one device, got {pred.device} and {target.device}"
+        )
     if num_classes < 1:
         raise ValueError(f"{_NAME}: expected num_classes >= 1, got {num_classes}")
     if out is None:
@@ -70,16 +81,23 @@ def confusion_matrix(
 
 
 def confusion_matrix_reference(
-    pred: Tensor, target: Tensor, num_classes: int, *, ignore_index: int = 255, out: Tensor | None = None
+    pred: Tensor,
+    target: Tensor,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The eager composition that defines `confusion_matrix`: mask, combine, bincount."""
     label = target.long()
     keep = label != ignore_index
     pairs = label[keep] * num_classes + pred.long()[keep]
-    counts = torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes)
+    counts = torch.bincount(pairs.flatten(), minlength=num_classes**2).view(
+        num_classes, num_classes
+    )
     return counts if out is None else out.add_(counts)
 
 
 @torch.library.register_fake("segfast::confusion_matrix_")
-def _fake(counts, pred, target, ignore_index):  # noqa: ANN001, ANN202
+def _fake(counts, pred, target, ignore_index):
     return None

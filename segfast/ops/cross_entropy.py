@@ -1,8 +1,8 @@
 """Softmax cross-entropy with an ignored label.
 
 Math: `loss_p = weight[y_p] * (logsumexp(x_p) - x_p[y_p])`, with label smoothing as torch defines it. The compiled
-kernel reads the logits once, in their own dtype and layout, and the labels in theirs; it saves two numbers per pixel for
-the backward pass, which recomputes the softmax.
+kernel reads the logits once, in their own dtype and layout, and the labels in theirs; it saves two numbers per pixel
+for the backward pass, which recomputes the softmax.
 
 Source: torch.nn.functional.cross_entropy (semantics); Milakov and Gimelshein 2018, arXiv:1805.02867 (one-pass softmax).
 """
@@ -73,8 +73,12 @@ def cross_entropy(
     >>> float(cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1])))
     0.6931471824645996
     """
-    reduction_code = check_arguments("cross_entropy", logits, target, weight, pixel_weight, reduction, label_smoothing)
-    outputs = _call(logits, target, weight, pixel_weight, ignore_index, reduction_code, label_smoothing, False)
+    reduction_code = check_arguments(
+        "cross_entropy", logits, target, weight, pixel_weight, reduction, label_smoothing
+    )
+    outputs = _call(
+        logits, target, weight, pixel_weight, ignore_index, reduction_code, label_smoothing, False
+    )
     return public_dtype(outputs[0], logits)
 
 
@@ -92,9 +96,20 @@ def cross_entropy_terms(
 
     Arguments and errors as `cross_entropy`; the loss stays in float32 for half-precision logits.
     """
-    reduction_code = check_arguments("cross_entropy", logits, target, weight, pixel_weight, "sum", label_smoothing)
+    reduction_code = check_arguments(
+        "cross_entropy", logits, target, weight, pixel_weight, "sum", label_smoothing
+    )
     return make_terms(
-        _call(logits, target, weight, pixel_weight, ignore_index, reduction_code, label_smoothing, with_accuracy),
+        _call(
+            logits,
+            target,
+            weight,
+            pixel_weight,
+            ignore_index,
+            reduction_code,
+            label_smoothing,
+            with_accuracy,
+        ),
         with_accuracy,
     )
 
@@ -133,9 +148,11 @@ def check_arguments(
     reduction: str,
     label_smoothing: float,
 ) -> int:
-    """Reject what the kernels cannot take, with a remedy; return the reduction's number. Shared with the upsampled form."""
+    """Reject what the kernels cannot take, with a remedy; return the reduction's number."""
     if logits.dtype not in LOGIT_DTYPES:
-        raise TypeError(f"segfast::{op}: expected floating-point logits, got {logits.dtype} (hint: logits.float())")
+        raise TypeError(
+            f"segfast::{op}: expected floating-point logits, got {logits.dtype} (hint: logits.float())"
+        )
     if logits.dtype == torch.float64 and logits.device.type != "cpu":
         raise TypeError(f"segfast::{op}: float64 runs on the CPU only (hint: logits.float())")
     if target.dtype not in LABEL_DTYPES:
@@ -146,23 +163,33 @@ def check_arguments(
     if target.device != logits.device:
         raise ValueError(f"segfast::{op}: expected target on {logits.device}, got {target.device}")
     if reduction not in REDUCTIONS:
-        raise ValueError(f"segfast::{op}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+        raise ValueError(
+            f"segfast::{op}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
+        )
     if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"segfast::{op}: expected label_smoothing in [0, 1], got {label_smoothing}")
+        raise ValueError(
+            f"segfast::{op}: expected label_smoothing in [0, 1], got {label_smoothing}"
+        )
     num_classes = _check_shapes(op, logits, target)
     if weight is not None and weight.shape != (num_classes,):
-        raise ValueError(f"segfast::{op}: expected weight ({num_classes},), one per class, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"segfast::{op}: expected weight ({num_classes},), one per class, got {tuple(weight.shape)}"
+        )
     if pixel_weight is not None and pixel_weight.shape != target.shape:
         raise ValueError(
-            f"segfast::{op}: expected pixel_weight of target's shape {tuple(target.shape)}, got {tuple(pixel_weight.shape)}"
+            f"segfast::{op}: expected pixel_weight of target's shape {tuple(target.shape)}, "
+            f"got {tuple(pixel_weight.shape)}"
         )
     for name, factor in (("weight", weight), ("pixel_weight", pixel_weight)):
         if factor is not None and factor.requires_grad:
             raise ValueError(
-                f"segfast::{op}: {name} gets no gradient (hint: {name}.detach(), or multiply the loss of reduction='none')"
+                f"segfast::{op}: {name} gets no gradient "
+                f"(hint: {name}.detach(), or multiply the loss of reduction='none')"
             )
         if factor is not None and factor.device != logits.device:
-            raise ValueError(f"segfast::{op}: expected {name} on {logits.device}, got {factor.device}")
+            raise ValueError(
+                f"segfast::{op}: expected {name} on {logits.device}, got {factor.device}"
+            )
     return REDUCTIONS[reduction]
 
 
@@ -179,11 +206,17 @@ def _check_shapes(op: str, logits: Tensor, target: Tensor) -> int:
     if not fits:
         raise ValueError(
             f"segfast::{op}: expected {form}, got {tuple(logits.shape)} and {tuple(target.shape)}"
-            + (" (hint: target.squeeze(1))" if target.dim() == logits.dim() and target.dim() > 1 else "")
+            + (
+                " (hint: target.squeeze(1))"
+                if target.dim() == logits.dim() and target.dim() > 1
+                else ""
+            )
         )
     num_classes = logits.shape[1] if logits.dim() > 1 else logits.shape[0]
     if num_classes == 0 or (upsampled and (logits.shape[2] == 0 or logits.shape[3] == 0)):
-        raise ValueError(f"segfast::{op}: expected at least one class and h, w >= 1, got logits {tuple(logits.shape)}")
+        raise ValueError(
+            f"segfast::{op}: expected at least one class and h, w >= 1, got logits {tuple(logits.shape)}"
+        )
     return num_classes
 
 
@@ -196,7 +229,9 @@ def arithmetic_factor(factor: Tensor | None, logits: Tensor) -> Tensor | None:
 
 def public_dtype(loss: Tensor, logits: Tensor) -> Tensor:
     """Round a float32 loss to half-precision logits' dtype, as torch does outside autocast."""
-    if logits.dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(logits.device.type):
+    if logits.dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(
+        logits.device.type
+    ):
         return loss.to(logits.dtype)
     return loss
 
@@ -224,7 +259,10 @@ def _call(
     if target.dim() > 3:
         logits, target = logits.flatten(2), target.flatten(1)
         pixel_weight = pixel_weight if pixel_weight is None else pixel_weight.flatten(1)
-    weight, pixel_weight = arithmetic_factor(weight, logits), arithmetic_factor(pixel_weight, logits)
+    weight, pixel_weight = (
+        arithmetic_factor(weight, logits),
+        arithmetic_factor(pixel_weight, logits),
+    )
     loss, *rest = call_checked(
         torch.ops.segfast.cross_entropy,
         logits,
@@ -239,7 +277,9 @@ def _call(
     return (loss.view(shape) if reduction == 0 else loss, *rest)
 
 
-def fake_outputs(logits: Tensor, target: Tensor, reduction: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fake_outputs(
+    logits: Tensor, target: Tensor, reduction: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Shapes and dtypes of the operators' outputs."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
@@ -251,16 +291,16 @@ def fake_outputs(logits: Tensor, target: Tensor, reduction: int) -> tuple[Tensor
 
 
 @torch.library.register_fake("segfast::cross_entropy")
-def _fake(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, accuracy):  # noqa: ANN001, ANN202
+def _fake(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, accuracy):
     return fake_outputs(logits, target, reduction)
 
 
 @torch.library.register_fake("segfast::cross_entropy_backward")
-def _fake_backward(grad_loss, logits, *args):  # noqa: ANN001, ANN002, ANN202
+def _fake_backward(grad_loss, logits, *args):
     return torch.empty_like(logits)
 
 
-def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:  # noqa: ANN401
+def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     """Save the inputs, two numbers per pixel and the denominator: never a probability."""
     logits, target, weight, pixel_weight, *options = inputs
     ctx.save_for_backward(logits, target, weight, pixel_weight, output[1], output[2])
@@ -268,7 +308,7 @@ def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:  # noqa: ANN4
     ctx.mark_non_differentiable(output[1], output[2], output[3])
 
 
-def _backward(ctx, grad_loss, *_):  # noqa: ANN001, ANN002, ANN202
+def _backward(ctx, grad_loss, *_):
     ignore_index, reduction, label_smoothing, _accuracy = ctx.options
     grad = torch.ops.segfast.cross_entropy_backward(
         grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing
@@ -276,7 +316,7 @@ def _backward(ctx, grad_loss, *_):  # noqa: ANN001, ANN002, ANN202
     return grad, None, None, None, None, None, None, None
 
 
-def no_double_backward(ctx, grad):  # noqa: ANN001, ANN202
+def no_double_backward(ctx: Any, grad: Tensor) -> None:
     """The loss is differentiable once."""
     raise NotImplementedError(
         "segfast: cross-entropy has no second derivative (hint: use the *_reference function for gradient penalties)"

@@ -48,8 +48,8 @@ def normalize_pad_stack(
     """Normalise images of different sizes into one batch.
 
     Args:
-        images: N tensors (C, H_i, W_i) of one dtype on one device, usually uint8 (also int8 to int64, uint16, float), any
-            strides: the transposed view of an (H, W, C) image is read as it lies.
+        images: N tensors (C, H_i, W_i) of one dtype on one device, usually uint8 (also int8 to int64, uint16, float),
+            any strides: the transposed view of an (H, W, C) image is read as it lies.
         mean: C numbers in the output's channel order, or None together with `std` for a bare conversion.
         std: C numbers, not 0.
         size: (H, W) to pad up to; it never crops.
@@ -72,13 +72,17 @@ def normalize_pad_stack(
     height, width = _batch_size(images, size, size_divisor)
     means, stds = _per_channel("mean", mean, images[0]), _per_channel("std", std, images[0])
     if bool(means) != bool(stds):
-        raise ValueError(f"{_NAME}: expected mean and std together, got only {'mean' if means else 'std'}")
+        raise ValueError(
+            f"{_NAME}: expected mean and std together, got only {'mean' if means else 'std'}"
+        )
     if any(value == 0 for value in stds):
         raise ValueError(f"{_NAME}: expected std without zeros, got {stds}")
     if dtype not in OUTPUT_DTYPES:
         raise TypeError(f"{_NAME}: expected dtype float32, float16 or bfloat16, got {dtype}")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
-        raise ValueError(f"{_NAME}: expected memory_format contiguous_format or channels_last, got {memory_format}")
+        raise ValueError(
+            f"{_NAME}: expected memory_format contiguous_format or channels_last, got {memory_format}"
+        )
     return torch.ops.segfast.normalize_pad_stack(
         list(images),
         means,
@@ -101,7 +105,9 @@ def round_up(value: int, divisor: int) -> int:
     return -(-value // divisor) * divisor
 
 
-def _batch_size(images: Sequence[Tensor], size: tuple[int, int] | None, size_divisor: int) -> tuple[int, int]:
+def _batch_size(
+    images: Sequence[Tensor], size: tuple[int, int] | None, size_divisor: int
+) -> tuple[int, int]:
     """Check the list and return (H, W) of the batch."""
     if len(images) == 0:
         raise ValueError(f"{_NAME}: expected at least one image, got an empty list")
@@ -115,9 +121,13 @@ def _batch_size(images: Sequence[Tensor], size: tuple[int, int] | None, size_div
                 f"and {tuple(first.shape)} at index 0"
             )
         if image.dtype != first.dtype:
-            raise TypeError(f"{_NAME}: expected images of one dtype, got {image.dtype} at index {i} and {first.dtype} at 0")
+            raise TypeError(
+                f"{_NAME}: expected images of one dtype, got {image.dtype} at index {i} and {first.dtype} at 0"
+            )
         if image.device != first.device:
-            raise ValueError(f"{_NAME}: expected images on {first.device}, got {image.device} at index {i}")
+            raise ValueError(
+                f"{_NAME}: expected images on {first.device}, got {image.device} at index {i}"
+            )
     height, width = max(image.shape[1] for image in images), max(image.shape[2] for image in images)
     if size is None:
         if size_divisor < 1:
@@ -137,14 +147,18 @@ def _per_channel(name: str, values: Sequence[float] | Tensor | None, image: Tens
         return []
     if isinstance(values, Tensor):
         if values.device.type != "cpu":
-            raise ValueError(f"{_NAME}: expected {name} as numbers or a CPU tensor (hint: {name}.tolist() once, not per batch)")
+            raise ValueError(
+                f"{_NAME}: expected {name} as numbers or a CPU tensor (hint: {name}.tolist() once, not per batch)"
+            )
         values = values.flatten().tolist()
     channels = image.shape[0]
     floats = [float(value) for value in values]
     if len(floats) == 1:
         floats *= channels
     if len(floats) != channels:
-        raise ValueError(f"{_NAME}: expected {name} with {channels} values, one per channel, got {len(floats)}")
+        raise ValueError(
+            f"{_NAME}: expected {name} with {channels} values, one per channel, got {len(floats)}"
+        )
     return floats
 
 
@@ -167,15 +181,15 @@ def normalize_pad_stack_reference(
         channels = image.flip(0) if reverse_channels else image
         x = channels.to(torch.float32)
         if mean is not None:
-            x = (x - torch.as_tensor(mean, dtype=torch.float32, device=x.device).view(-1, 1, 1)) / torch.as_tensor(
-                std, dtype=torch.float32, device=x.device
-            ).view(-1, 1, 1)
+            x = (
+                x - torch.as_tensor(mean, dtype=torch.float32, device=x.device).view(-1, 1, 1)
+            ) / torch.as_tensor(std, dtype=torch.float32, device=x.device).view(-1, 1, 1)
         batch.append(F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1]), value=pad_value))
     return torch.stack(batch).to(dtype).contiguous(memory_format=memory_format)
 
 
 @torch.library.register_fake("segfast::normalize_pad_stack")
-def _fake(images, mean, std, size, pad_value, reverse_channels, dtype, channels_last):  # noqa: ANN001, ANN202
+def _fake(images, mean, std, size, pad_value, reverse_channels, dtype, channels_last):
     return torch.empty(
         (len(images), images[0].shape[0], *size),
         dtype=_DTYPE[dtype],
@@ -184,12 +198,12 @@ def _fake(images, mean, std, size, pad_value, reverse_channels, dtype, channels_
     )
 
 
-def _setup_context(ctx, inputs, output):  # noqa: ANN001, ANN202
+def _setup_context(ctx, inputs, output):
     images, _, ctx.std, _, _, ctx.reverse_channels, _, _ = inputs
     ctx.images = [(image.shape, image.dtype) for image in images]
 
 
-def _backward(ctx, grad):  # noqa: ANN001, ANN202
+def _backward(ctx, grad):
     grads = []
     for n, (shape, dtype) in enumerate(ctx.images):
         if not dtype.is_floating_point:
@@ -199,8 +213,12 @@ def _backward(ctx, grad):  # noqa: ANN001, ANN202
         if ctx.std:
             g = g / torch.tensor(ctx.std, dtype=torch.float32, device=g.device).view(-1, 1, 1)
         grads.append((g.flip(0) if ctx.reverse_channels else g).to(dtype))
-    nothing = None if ctx.std else []  # torch takes an empty list for a list of tensors, whose gradient is a list
+    nothing = (
+        None if ctx.std else []
+    )  # torch takes an empty list for a list of tensors, whose gradient is a list
     return grads, nothing, nothing, None, None, None, None, None
 
 
-torch.library.register_autograd("segfast::normalize_pad_stack", _backward, setup_context=_setup_context)
+torch.library.register_autograd(
+    "segfast::normalize_pad_stack", _backward, setup_context=_setup_context
+)

@@ -19,7 +19,11 @@ _NAME = "segfast::pad_stack"
 
 
 def pad_stack(
-    maps: Sequence[Tensor], *, size: tuple[int, int] | None = None, size_divisor: int = 1, pad_value: int = 255
+    maps: Sequence[Tensor],
+    *,
+    size: tuple[int, int] | None = None,
+    size_divisor: int = 1,
+    pad_value: int = 255,
 ) -> Tensor:
     """Pad integer maps of different sizes to one size and stack them.
 
@@ -42,22 +46,30 @@ def pad_stack(
     height, width = _batch_size(maps, size, size_divisor)
     info = torch.iinfo(maps[0].dtype)
     if not info.min <= pad_value <= info.max:
-        raise ValueError(f"{_NAME}: expected pad_value in [{info.min}, {info.max}] for {maps[0].dtype}, got {pad_value}")
+        raise ValueError(
+            f"{_NAME}: expected pad_value in [{info.min}, {info.max}] for {maps[0].dtype}, got {pad_value}"
+        )
     planar = [m.squeeze(0) if m.dim() == 3 else m for m in maps]
     batch = torch.ops.segfast.pad_stack(planar, [height, width], pad_value)
     return batch.unsqueeze(1) if maps[0].dim() == 3 else batch
 
 
-def _batch_size(maps: Sequence[Tensor], size: tuple[int, int] | None, size_divisor: int) -> tuple[int, int]:
+def _batch_size(
+    maps: Sequence[Tensor], size: tuple[int, int] | None, size_divisor: int
+) -> tuple[int, int]:
     """Check the list and return (H, W) of the batch."""
     if len(maps) == 0:
         raise ValueError(f"{_NAME}: expected at least one map, got an empty list")
     first = maps[0]
     if first.dtype not in MAP_DTYPES:
-        raise TypeError(f"{_NAME}: expected integer maps, got {first.dtype} (hint: float maps go through normalize_pad_stack)")
+        raise TypeError(
+            f"{_NAME}: expected integer maps, got {first.dtype} (hint: float maps go through normalize_pad_stack)"
+        )
     for i, m in enumerate(maps):
         if m.dim() != first.dim() or m.dim() not in (2, 3) or (m.dim() == 3 and m.shape[0] != 1):
-            raise ValueError(f"{_NAME}: expected maps (H, W) or (1, H, W), got {tuple(m.shape)} at index {i}")
+            raise ValueError(
+                f"{_NAME}: expected maps (H, W) or (1, H, W), got {tuple(m.shape)} at index {i}"
+            )
         if m.dtype != first.dtype or m.device != first.device:
             raise ValueError(
                 f"{_NAME}: expected maps of one dtype on one device, got {m.dtype} on {m.device} at index {i} and "
@@ -70,21 +82,31 @@ def _batch_size(maps: Sequence[Tensor], size: tuple[int, int] | None, size_divis
         return round_up(height, size_divisor), round_up(width, size_divisor)
     if height > size[0] or width > size[1]:
         raise ValueError(
-            f"{_NAME}: expected maps no larger than size {tuple(size)}, got {(height, width)} (hint: padding never crops)"
+            f"{_NAME}: expected maps no larger than size {tuple(size)}, got {(height, width)} "
+            "(hint: padding never crops)"
         )
     return int(size[0]), int(size[1])
 
 
 def pad_stack_reference(
-    maps: Sequence[Tensor], *, size: tuple[int, int] | None = None, size_divisor: int = 1, pad_value: int = 255
+    maps: Sequence[Tensor],
+    *,
+    size: tuple[int, int] | None = None,
+    size_divisor: int = 1,
+    pad_value: int = 255,
 ) -> Tensor:
     """The eager chain that defines `pad_stack`."""
     height, width = _batch_size(maps, size, size_divisor)
     return torch.stack(
-        [F.pad(m.long(), (0, width - m.shape[-1], 0, height - m.shape[-2]), value=pad_value).to(m.dtype) for m in maps]
+        [
+            F.pad(m.long(), (0, width - m.shape[-1], 0, height - m.shape[-2]), value=pad_value).to(
+                m.dtype
+            )
+            for m in maps
+        ]
     )
 
 
 @torch.library.register_fake("segfast::pad_stack")
-def _fake(maps, size, pad_value):  # noqa: ANN001, ANN202
+def _fake(maps, size, pad_value):
     return maps[0].new_empty((len(maps), *size))

@@ -1,8 +1,8 @@
 """Bilinear upsampling and cross-entropy in one pass.
 
-Math: `cross_entropy(interpolate(logits, (H, W), mode="bilinear"), target)`, forward and gradient, without the (N, C, H, W)
-tensor: all pixels between four neighbouring low-resolution samples blend the same four corners, so each is blended,
-reduced and forgotten in registers, and the gradient of a sample gathers from its four cells in a fixed order.
+Math: `cross_entropy(interpolate(logits, (H, W), mode="bilinear"), target)`, forward and gradient, without the
+(N, C, H, W) tensor: all pixels between four neighbouring low-resolution samples blend the same four corners, so each is
+blended, reduced and forgotten in registers, and a sample's gradient gathers from its four cells in a fixed order.
 
 Memory beyond inputs and outputs: 8 bytes per full-size pixel for the backward pass, whatever the number of classes.
 
@@ -45,7 +45,7 @@ def upsample_cross_entropy(
     """Cross-entropy of logits resized to the target's size, without resizing them in memory.
 
     Args:
-        logits: (N, C, h, w), float32, float64, float16 or bfloat16, any strides; h, w >= 1, smaller or larger than H, W.
+        logits: (N, C, h, w), float32, float64, float16 or bfloat16, any strides; h, w >= 1, of any ratio to H, W.
         target: (N, H, W), uint8, int16, int32 or int64, values in [0, C) or `ignore_index`.
         weight: (C,), a factor per class; the mean divides by the sum of weight[target], as torch does.
         pixel_weight: (N, H, W), a factor per pixel; it does not change the mean's denominator.
@@ -71,7 +71,15 @@ def upsample_cross_entropy(
     op = "upsample_cross_entropy"
     code = check_arguments(op, logits, target, weight, pixel_weight, reduction, label_smoothing)
     loss, _, _, tally = _call(
-        logits, target, weight, pixel_weight, ignore_index, code, label_smoothing, return_accuracy, align_corners
+        logits,
+        target,
+        weight,
+        pixel_weight,
+        ignore_index,
+        code,
+        label_smoothing,
+        return_accuracy,
+        align_corners,
     )
     loss = public_dtype(loss, logits)
     return (loss, tally[0], tally[1]) if return_accuracy else loss
@@ -105,13 +113,26 @@ def upsample_cross_entropy_terms(
     op = "upsample_cross_entropy"
     code = check_arguments(op, logits, target, weight, pixel_weight, "sum", label_smoothing)
     outputs = _call(
-        logits, target, weight, pixel_weight, ignore_index, code, label_smoothing, with_accuracy, align_corners
+        logits,
+        target,
+        weight,
+        pixel_weight,
+        ignore_index,
+        code,
+        label_smoothing,
+        with_accuracy,
+        align_corners,
     )
     return make_terms(outputs, with_accuracy)
 
 
 def upsample_cross_entropy_reference(
-    logits: Tensor, target: Tensor, *, align_corners: bool = False, return_accuracy: bool = False, **options: object
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool = False,
+    return_accuracy: bool = False,
+    **options: object,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """The eager composition that defines `upsample_cross_entropy`; options as there."""
     full = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=align_corners)
@@ -149,26 +170,26 @@ def _call(
 
 
 @torch.library.register_fake("segfast::upsample_cross_entropy")
-def _fake(  # noqa: ANN202
-    logits,  # noqa: ANN001
-    target,  # noqa: ANN001
-    weight,  # noqa: ANN001
-    pixel_weight,  # noqa: ANN001
-    ignore_index,  # noqa: ANN001
-    reduction,  # noqa: ANN001
-    label_smoothing,  # noqa: ANN001
-    accuracy,  # noqa: ANN001
-    align_corners,  # noqa: ANN001
+def _fake(
+    logits,
+    target,
+    weight,
+    pixel_weight,
+    ignore_index,
+    reduction,
+    label_smoothing,
+    accuracy,
+    align_corners,
 ):
     return fake_outputs(logits, target, reduction)
 
 
 @torch.library.register_fake("segfast::upsample_cross_entropy_backward")
-def _fake_backward(grad_loss, logits, *args):  # noqa: ANN001, ANN002, ANN202
+def _fake_backward(grad_loss, logits, *args):
     return torch.empty_like(logits)
 
 
-def _backward(ctx, grad_loss, *_):  # noqa: ANN001, ANN002, ANN202
+def _backward(ctx, grad_loss, *_):
     ignore_index, reduction, label_smoothing, _accuracy, align_corners = ctx.options
     grad = torch.ops.segfast.upsample_cross_entropy_backward(
         grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing, align_corners
@@ -176,5 +197,7 @@ def _backward(ctx, grad_loss, *_):  # noqa: ANN001, ANN002, ANN202
     return grad, None, None, None, None, None, None, None, None
 
 
-torch.library.register_autograd("segfast::upsample_cross_entropy", _backward, setup_context=setup_context)
+torch.library.register_autograd(
+    "segfast::upsample_cross_entropy", _backward, setup_context=setup_context
+)
 torch.library.register_autograd("segfast::upsample_cross_entropy_backward", no_double_backward)

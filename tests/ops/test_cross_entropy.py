@@ -36,13 +36,19 @@ def loss_and_grad(function, logits, target, **options):
     """Loss and the gradient for a fixed random upstream gradient."""
     logits = logits.detach().requires_grad_()
     loss = function(logits, target, **options)
-    upstream = torch.linspace(0.5, 1.5, max(loss.numel(), 1), device=logits.device, dtype=torch.float64)
-    grad = torch.autograd.grad(loss, logits, upstream[: loss.numel()].view(loss.shape).to(loss.dtype))[0]
+    upstream = torch.linspace(
+        0.5, 1.5, max(loss.numel(), 1), device=logits.device, dtype=torch.float64
+    )
+    grad = torch.autograd.grad(
+        loss, logits, upstream[: loss.numel()].view(loss.shape).to(loss.dtype)
+    )[0]
     return loss.detach(), grad
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_golden(device):  # softmax of (0, ln 3) is (1/4, 3/4): loss is ln 4 for class 0, gradient (-3/4, 3/4)
+def test_golden(
+    device,
+):  # softmax of (0, ln 3) is (1/4, 3/4): loss is ln 4 for class 0, gradient (-3/4, 3/4)
     logits = torch.tensor([[0.0, math.log(3.0)]], device=device, requires_grad=True)
     loss = cross_entropy(logits, torch.tensor([0], device=device))
     loss.backward()
@@ -60,19 +66,34 @@ def test_matches_reference(device, options):
     eager = loss_and_grad(cross_entropy_reference, logits, target, **options)
     truth = loss_and_grad(cross_entropy_reference, logits.double(), target, **in_float64(options))
     assert actual[0].dtype == eager[0].dtype
-    assert_within_budget(actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].abs().max().item()))
-    assert_within_budget(actual[1], eager[1], truth[1], slack=2e-7 * max(1e-3, truth[1].abs().max().item()))
+    assert_within_budget(
+        actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].abs().max().item())
+    )
+    assert_within_budget(
+        actual[1], eager[1], truth[1], slack=2e-7 * max(1e-3, truth[1].abs().max().item())
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("shape", [(6,), (5, 6), (3, 6, 4), (2, 6, 3, 5), (2, 6, 2, 3, 4), (1, 1, 9, 9), (2, 300, 5, 7)])
+@pytest.mark.parametrize(
+    "shape", [(6,), (5, 6), (3, 6, 4), (2, 6, 3, 5), (2, 6, 2, 3, 4), (1, 1, 9, 9), (2, 300, 5, 7)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("label_dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize(
+    "label_dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str
+)
 def test_error_budget(device, shape, dtype, label_dtype):
     num_classes = shape[1] if len(shape) > 1 else shape[0]
     logits = (torch.randn(shape, device=device) * 3).to(dtype)
     pixels = shape[:1] + shape[2:] if len(shape) > 1 else ()
-    target = random_labels(pixels, min(num_classes, 100), ignored=0.1, ignore_index=111, dtype=label_dtype, device=device)
+    target = random_labels(
+        pixels,
+        min(num_classes, 100),
+        ignored=0.1,
+        ignore_index=111,
+        dtype=label_dtype,
+        device=device,
+    )
     if (target == 111).all():
         target.fill_(0)
     options = {"ignore_index": 111}
@@ -80,7 +101,9 @@ def test_error_budget(device, shape, dtype, label_dtype):
     eager = loss_and_grad(cross_entropy_reference, logits, target, **options)
     truth = loss_and_grad(cross_entropy_reference, logits.double(), target, **options)
     assert actual[0].dtype == eager[0].dtype == dtype
-    assert_within_budget(actual[0], eager[0], truth[0], slack=3e-7 * max(1.0, truth[0].abs().item()))
+    assert_within_budget(
+        actual[0], eager[0], truth[0], slack=3e-7 * max(1.0, truth[0].abs().item())
+    )
     assert_within_budget(actual[1], eager[1], truth[1], slack=3e-7)
 
 
@@ -98,7 +121,10 @@ def test_large_offsets_keep_precision():  # (x - max) - log_sum, not x - lse: th
 def test_gradcheck(smoothing, reduction):
     logits = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
     target = random_labels((2, 3, 5), 4)
-    options = {"weight": torch.rand(4, dtype=torch.float64), "pixel_weight": torch.rand(2, 3, 5, dtype=torch.float64)}
+    options = {
+        "weight": torch.rand(4, dtype=torch.float64),
+        "pixel_weight": torch.rand(2, 3, 5, dtype=torch.float64),
+    }
     torch.autograd.gradcheck(
         lambda x: cross_entropy(
             x, target, ignore_index=255, reduction=reduction, label_smoothing=smoothing, **options
@@ -117,7 +143,9 @@ def test_layouts(device, layout):
     pixel_weight = torch.rand(2, 9, 70, device=device)
     options = {"ignore_index": 255, "reduction": "none"}
     expected = loss_and_grad(cross_entropy, logits, target, pixel_weight=pixel_weight, **options)
-    actual = loss_and_grad(cross_entropy, view, map_view, pixel_weight=strided(pixel_weight, "transposed"), **options)
+    actual = loss_and_grad(
+        cross_entropy, view, map_view, pixel_weight=strided(pixel_weight, "transposed"), **options
+    )
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
     assert actual[1].stride() == torch.empty_like(view).stride()
 
@@ -134,12 +162,19 @@ def test_degenerate(device):
     empty = cross_entropy(logits[:0], ignored[:0], reduction="sum")
     assert empty == 0
     assert cross_entropy(logits[:0], ignored[:0], reduction="none").shape == (0, 4, 4)
-    one_class = cross_entropy(torch.randn(2, 1, 3, 3, device=device), torch.zeros(2, 3, 3, dtype=torch.long, device=device))
+    one_class = cross_entropy(
+        torch.randn(2, 1, 3, 3, device=device),
+        torch.zeros(2, 3, 3, dtype=torch.long, device=device),
+    )
     assert one_class == 0
     masked = torch.tensor([[-math.inf, -math.inf, 0.0, 1.0, 2.0]], device=device)
     label = torch.tensor([3], device=device)
     torch.testing.assert_close(cross_entropy(masked, label), F.cross_entropy(masked, label))
-    assert torch.isnan(cross_entropy(torch.tensor([[math.nan, 0.0]], device=device), torch.tensor([1], device=device)))
+    assert torch.isnan(
+        cross_entropy(
+            torch.tensor([[math.nan, 0.0]], device=device), torch.tensor([1], device=device)
+        )
+    )
     all_masked = torch.full((1, 5), -math.inf, device=device)
     assert torch.isnan(cross_entropy(all_masked, label))
 
@@ -164,7 +199,10 @@ def test_terms():
     weight = torch.rand(5)
     terms = cross_entropy_terms(logits, target, weight=weight, ignore_index=255, with_accuracy=True)
     valid = target != 255
-    torch.testing.assert_close(terms.loss_sum / terms.weight_sum, cross_entropy(logits, target, weight=weight, ignore_index=255))
+    torch.testing.assert_close(
+        terms.loss_sum / terms.weight_sum,
+        cross_entropy(logits, target, weight=weight, ignore_index=255),
+    )
     torch.testing.assert_close(terms.weight_sum, weight[target[valid].long()].sum())
     assert terms.num_valid == valid.sum()
     assert terms.num_correct == ((logits.argmax(1) == target) & valid).sum()
@@ -173,16 +211,52 @@ def test_terms():
 def test_rejects():
     logits, target = torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
     for error, text, call in [
-        (TypeError, r"expected floating-point logits, got torch.int64", lambda: cross_entropy(target[:, None], target)),
-        (TypeError, r"class indices, not probabilities", lambda: cross_entropy(logits, torch.rand(2, 4, 4))),
-        (ValueError, r"got \(2, 3, 4, 4\) and \(2, 4, 5\)", lambda: cross_entropy(logits, torch.zeros(2, 4, 5, dtype=torch.long))),
+        (
+            TypeError,
+            r"expected floating-point logits, got torch.int64",
+            lambda: cross_entropy(target[:, None], target),
+        ),
+        (
+            TypeError,
+            r"class indices, not probabilities",
+            lambda: cross_entropy(logits, torch.rand(2, 4, 4)),
+        ),
+        (
+            ValueError,
+            r"got \(2, 3, 4, 4\) and \(2, 4, 5\)",
+            lambda: cross_entropy(logits, torch.zeros(2, 4, 5, dtype=torch.long)),
+        ),
         (ValueError, r"hint: target.squeeze\(1\)", lambda: cross_entropy(logits, target[:, None])),
-        (ValueError, r"weight \(3,\), one per class, got \(4,\)", lambda: cross_entropy(logits, target, weight=torch.ones(4))),
-        (ValueError, r"pixel_weight of target's shape", lambda: cross_entropy(logits, target, pixel_weight=torch.ones(2, 4))),
-        (ValueError, r"reduction 'mean', 'sum' or 'none', got 'avg'", lambda: cross_entropy(logits, target, reduction="avg")),
-        (ValueError, r"label_smoothing in \[0, 1\], got 2", lambda: cross_entropy(logits, target, label_smoothing=2.0)),
-        (ValueError, r"weight gets no gradient", lambda: cross_entropy(logits, target, weight=torch.ones(3, requires_grad=True))),
-        (ValueError, r"at least one class", lambda: cross_entropy(torch.randn(2, 0), torch.zeros(2, dtype=torch.long))),
+        (
+            ValueError,
+            r"weight \(3,\), one per class, got \(4,\)",
+            lambda: cross_entropy(logits, target, weight=torch.ones(4)),
+        ),
+        (
+            ValueError,
+            r"pixel_weight of target's shape",
+            lambda: cross_entropy(logits, target, pixel_weight=torch.ones(2, 4)),
+        ),
+        (
+            ValueError,
+            r"reduction 'mean', 'sum' or 'none', got 'avg'",
+            lambda: cross_entropy(logits, target, reduction="avg"),
+        ),
+        (
+            ValueError,
+            r"label_smoothing in \[0, 1\], got 2",
+            lambda: cross_entropy(logits, target, label_smoothing=2.0),
+        ),
+        (
+            ValueError,
+            r"weight gets no gradient",
+            lambda: cross_entropy(logits, target, weight=torch.ones(3, requires_grad=True)),
+        ),
+        (
+            ValueError,
+            r"at least one class",
+            lambda: cross_entropy(torch.randn(2, 0), torch.zeros(2, dtype=torch.long)),
+        ),
     ]:
         with pytest.raises(error, match=text):
             call()
@@ -192,7 +266,10 @@ def test_bad_labels_on_cpu():
     logits, target = torch.randn(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int16)
     target[1, 2, 3] = 200
     target[1, 3, 0] = -7
-    with pytest.raises(LabelError, match=r"2 label\(s\) lie outside \[0, 3\).*first is 200 at \(n=1, y=2, x=3\).*reduce_zero_label"):
+    with pytest.raises(
+        LabelError,
+        match=r"2 label\(s\) lie outside \[0, 3\).*first is 200 at \(n=1, y=2, x=3\).*reduce_zero_label",
+    ):
         cross_entropy(logits, target, ignore_index=255)
 
 
@@ -205,7 +282,9 @@ def test_bad_labels_on_cuda():
     bad = cross_entropy(logits, target.cuda(), ignore_index=255)
     good = cross_entropy(logits, target.where(target < 3, 255).cuda(), ignore_index=255)
     torch.testing.assert_close(bad, good)
-    with pytest.raises(LabelError, match=r"1 label\(s\) lie outside \[0, 3\).*first is 200 at pixel 33"):
+    with pytest.raises(
+        LabelError, match=r"1 label\(s\) lie outside \[0, 3\).*first is 200 at pixel 33"
+    ):
         check_labels()
     check_labels()
 
@@ -215,7 +294,10 @@ def test_opcheck(device):
     logits = torch.randn(2, 3, 4, 5, device=device, requires_grad=True)
     target = random_labels((2, 4, 5), 3, device=device)
     weight = torch.rand(3, device=device)
-    for args in [(None, None, 255, 1, 0.0, False), (weight, torch.rand(2, 4, 5, device=device), 255, 0, 0.1, True)]:
+    for args in [
+        (None, None, 255, 1, 0.0, False),
+        (weight, torch.rand(2, 4, 5, device=device), 255, 0, 0.1, True),
+    ]:
         torch.library.opcheck(torch.ops.segfast.cross_entropy.default, (logits, target, *args))
 
 
@@ -225,7 +307,9 @@ def test_compile(dynamic):
     for size in (8, 12):
         logits, target = torch.randn(2, 5, size, size), random_labels((2, size, size), 5)
         expected = loss_and_grad(cross_entropy, logits, target, ignore_index=255)
-        torch.testing.assert_close(loss_and_grad(compiled, logits, target, ignore_index=255), expected)
+        torch.testing.assert_close(
+            loss_and_grad(compiled, logits, target, ignore_index=255), expected
+        )
 
 
 def test_deterministic_mode_and_autocast():
@@ -241,6 +325,8 @@ def test_deterministic_mode_and_autocast():
 
 def test_no_second_derivative():
     logits = torch.randn(2, 3, requires_grad=True)
-    (grad,) = torch.autograd.grad(cross_entropy(logits, torch.tensor([0, 1])), logits, create_graph=True)
+    (grad,) = torch.autograd.grad(
+        cross_entropy(logits, torch.tensor([0, 1])), logits, create_graph=True
+    )
     with pytest.raises(NotImplementedError, match="no second derivative"):
         grad.sum().backward()

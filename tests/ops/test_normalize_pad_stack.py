@@ -21,7 +21,9 @@ def images(sizes, device="cpu", channels=3, dtype=torch.uint8, layout="planar"):
             image = image * 257
         elif dtype.is_floating_point:
             image = image / 7
-        image = image.to(dtype).to(device).permute(2, 0, 1)  # the transposed view of an (H, W, C) image
+        image = (
+            image.to(dtype).to(device).permute(2, 0, 1)
+        )  # the transposed view of an (H, W, C) image
         result.append(image if layout == "interleaved" else image.contiguous())
     return result
 
@@ -68,9 +70,14 @@ def test_every_half_is_rounded_as_torch_rounds():
     assert torch.equal(normalize_pad_stack([every_half]).isnan(), every_half.float().isnan()[None])
     finite = every_half.where(every_half.isfinite(), 0)
     assert torch.equal(normalize_pad_stack([finite])[0], finite.float())
-    floats = torch.cat([torch.randn(4096) * 10.0**e for e in range(-9, 6)] + [torch.tensor([0.0, 65504, 65519.9, 65520, -1e9])])
+    floats = torch.cat(
+        [torch.randn(4096) * 10.0**e for e in range(-9, 6)]
+        + [torch.tensor([0.0, 65504, 65519.9, 65520, -1e9])]
+    )
     for dtype in (torch.float16, torch.bfloat16):
-        assert torch.equal(normalize_pad_stack([floats[None, None]], dtype=dtype)[0, 0, 0], floats.to(dtype))
+        assert torch.equal(
+            normalize_pad_stack([floats[None, None]], dtype=dtype)[0, 0, 0], floats.to(dtype)
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -79,7 +86,9 @@ def test_gradient(device):
     upstream = torch.randn(2, 3, 8, 8, device=device)
     options = {"size": (8, 8), "reverse_channels": True}
     actual = torch.autograd.grad(normalize_pad_stack(batch, MEAN, STD, **options), batch, upstream)
-    expected = torch.autograd.grad(normalize_pad_stack_reference(batch, MEAN, STD, **options), batch, upstream)
+    expected = torch.autograd.grad(
+        normalize_pad_stack_reference(batch, MEAN, STD, **options), batch, upstream
+    )
     torch.testing.assert_close(actual, expected)
 
 
@@ -90,23 +99,37 @@ def test_degenerate(device):
     padded = normalize_pad_stack([empty], MEAN, STD, size=(2, 6), pad_value=3.0)
     assert (padded == 3.0).all()
     many = images([(4, 4)] * 130, device)  # more than one table of sources
-    assert torch.equal(normalize_pad_stack(many, MEAN, STD), normalize_pad_stack_reference(many, MEAN, STD))
+    assert torch.equal(
+        normalize_pad_stack(many, MEAN, STD), normalize_pad_stack_reference(many, MEAN, STD)
+    )
 
 
 def test_rejects():
     ok = images([(4, 5), (6, 3)])
     for error, text, call in [
         (ValueError, "empty list", lambda: normalize_pad_stack([])),
-        (ValueError, r"no larger than size \(4, 9\), got \(6, 5\) .*never crops", lambda: normalize_pad_stack(ok, size=(4, 9))),
+        (
+            ValueError,
+            r"no larger than size \(4, 9\), got \(6, 5\) .*never crops",
+            lambda: normalize_pad_stack(ok, size=(4, 9)),
+        ),
         (ValueError, "one channel count", lambda: normalize_pad_stack([ok[0], ok[1][:2]])),
         (ValueError, r"images \(C, H, W\)", lambda: normalize_pad_stack([ok[0][0]])),
         (TypeError, "one dtype", lambda: normalize_pad_stack([ok[0], ok[1].float()])),
         (ValueError, "mean and std together", lambda: normalize_pad_stack(ok, MEAN)),
         (ValueError, "std without zeros", lambda: normalize_pad_stack(ok, MEAN, [1.0, 0.0, 1.0])),
-        (ValueError, "mean with 3 values, one per channel, got 2", lambda: normalize_pad_stack(ok, MEAN[:2], STD)),
+        (
+            ValueError,
+            "mean with 3 values, one per channel, got 2",
+            lambda: normalize_pad_stack(ok, MEAN[:2], STD),
+        ),
         (TypeError, "got torch.float64", lambda: normalize_pad_stack(ok, dtype=torch.float64)),
         (ValueError, "size_divisor >= 1, got 0", lambda: normalize_pad_stack(ok, size_divisor=0)),
-        (TypeError, "got torch.bool", lambda: normalize_pad_stack([torch.zeros(3, 2, 2, dtype=torch.bool)])),
+        (
+            TypeError,
+            "got torch.bool",
+            lambda: normalize_pad_stack([torch.zeros(3, 2, 2, dtype=torch.bool)]),
+        ),
     ]:
         with pytest.raises(error, match=text):
             call()
@@ -122,4 +145,7 @@ def test_opcheck(device):
 def test_compile():
     batch = images([(5, 7), (6, 4)])
     compiled = torch.compile(normalize_pad_stack, fullgraph=True)
-    assert torch.equal(compiled(batch, MEAN, STD, size_divisor=4), normalize_pad_stack(batch, MEAN, STD, size_divisor=4))
+    assert torch.equal(
+        compiled(batch, MEAN, STD, size_divisor=4),
+        normalize_pad_stack(batch, MEAN, STD, size_divisor=4),
+    )

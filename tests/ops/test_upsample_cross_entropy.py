@@ -9,7 +9,11 @@ import torch
 from helpers import DEVICES, LAYOUTS, assert_within_budget, random_labels, strided
 
 from segfast.errors import LabelError
-from segfast.ops import upsample_cross_entropy, upsample_cross_entropy_reference, upsample_cross_entropy_terms
+from segfast.ops import (
+    upsample_cross_entropy,
+    upsample_cross_entropy_reference,
+    upsample_cross_entropy_terms,
+)
 
 # (h, w) -> (H, W): integer scales, odd ones, up in one direction and down in the other, single rows, columns and pixels
 SIZES = [
@@ -40,8 +44,12 @@ OPTIONS = [
 def loss_and_grad(function, logits, target, **options):
     logits = logits.detach().requires_grad_()
     loss = function(logits, target, **options)
-    upstream = torch.linspace(0.5, 1.5, max(loss.numel(), 1), device=logits.device, dtype=torch.float64)
-    grad = torch.autograd.grad(loss, logits, upstream[: loss.numel()].view(loss.shape).to(loss.dtype))[0]
+    upstream = torch.linspace(
+        0.5, 1.5, max(loss.numel(), 1), device=logits.device, dtype=torch.float64
+    )
+    grad = torch.autograd.grad(
+        loss, logits, upstream[: loss.numel()].view(loss.shape).to(loss.dtype)
+    )[0]
     return loss.detach(), grad
 
 
@@ -58,8 +66,12 @@ def test_golden(device):
     z = torch.tensor([0.0, 1.0, 3.0, 4.0])
     torch.testing.assert_close(loss.detach().cpu(), torch.log1p(z.exp()).view(1, 1, 4))
     loss.sum().backward()
-    p = z.sigmoid()  # d loss / d z; the samples weigh the pixels (1, 3/4, 1/4, 0) and (0, 1/4, 3/4, 1)
-    expected = torch.stack([p @ torch.tensor([1, 0.75, 0.25, 0]), p @ torch.tensor([0, 0.25, 0.75, 1])])
+    p = (
+        z.sigmoid()
+    )  # d loss / d z; the samples weigh the pixels (1, 3/4, 1/4, 0) and (0, 1/4, 3/4, 1)
+    expected = torch.stack(
+        [p @ torch.tensor([1, 0.75, 0.25, 0]), p @ torch.tensor([0, 0.25, 0.75, 1])]
+    )
     torch.testing.assert_close(logits.grad[0, :, 0].cpu(), torch.stack([expected, -expected]))
 
 
@@ -90,8 +102,12 @@ def test_options(device, options):
     options |= {"weight": weight, "pixel_weight": pixel_weight, "ignore_index": 255}
     actual = loss_and_grad(upsample_cross_entropy, logits, target, **options)
     eager = loss_and_grad(upsample_cross_entropy_reference, logits, target, **options)
-    truth = loss_and_grad(upsample_cross_entropy_reference, logits.double(), target, **in_float64(options))
-    assert_within_budget(actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].abs().max().item()))
+    truth = loss_and_grad(
+        upsample_cross_entropy_reference, logits.double(), target, **in_float64(options)
+    )
+    assert_within_budget(
+        actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].abs().max().item())
+    )
     assert_within_budget(actual[1], eager[1], truth[1], slack=3e-7 * truth[1].abs().max().item())
 
 
@@ -100,7 +116,9 @@ def test_options(device, options):
 @pytest.mark.parametrize("num_classes", [1, 2, 11, 16, 150, 1000])
 def test_error_budget(device, dtype, num_classes):
     logits = (torch.randn(1, num_classes, 5, 6, device=device) * 3).to(dtype)
-    target = random_labels((1, 20, 24), num_classes, dtype=torch.int16, ignore_index=-1, device=device)
+    target = random_labels(
+        (1, 20, 24), num_classes, dtype=torch.int16, ignore_index=-1, device=device
+    )
     options = {"ignore_index": -1}
     actual = loss_and_grad(upsample_cross_entropy, logits, target, **options)
     eager = loss_and_grad(upsample_cross_entropy_reference, logits, target, **options)
@@ -116,7 +134,10 @@ def test_error_budget(device, dtype, num_classes):
 def test_gradcheck(align_corners, size):
     logits = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     target = random_labels((2, *size), 3)
-    options = {"weight": torch.rand(3, dtype=torch.float64), "pixel_weight": torch.rand(2, *size, dtype=torch.float64)}
+    options = {
+        "weight": torch.rand(3, dtype=torch.float64),
+        "pixel_weight": torch.rand(2, *size, dtype=torch.float64),
+    }
     torch.autograd.gradcheck(
         lambda x: upsample_cross_entropy(
             x, target, ignore_index=255, label_smoothing=0.1, align_corners=align_corners, **options
@@ -141,15 +162,23 @@ def test_layouts(device, layout):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_accuracy(device):
-    logits = torch.randn(2, 6, 7, 9, device=device).round()  # rounding makes ties: the first index wins
+    logits = torch.randn(
+        2, 6, 7, 9, device=device
+    ).round()  # rounding makes ties: the first index wins
     target = random_labels((2, 7, 9), 6, device=device)
     for size in [(7, 9), (21, 27)]:
         label = target if size == (7, 9) else random_labels((2, *size), 6, device=device)
-        loss, correct, valid = upsample_cross_entropy(logits, label, ignore_index=255, return_accuracy=True)
-        expected = upsample_cross_entropy_reference(logits, label, ignore_index=255, return_accuracy=True)
+        loss, correct, valid = upsample_cross_entropy(
+            logits, label, ignore_index=255, return_accuracy=True
+        )
+        expected = upsample_cross_entropy_reference(
+            logits, label, ignore_index=255, return_accuracy=True
+        )
         torch.testing.assert_close(loss, expected[0])
         assert valid == expected[2]
-        assert abs(int(correct) - int(expected[1])) <= (0 if size == (7, 9) else 2)  # blends tie up to rounding
+        assert abs(int(correct) - int(expected[1])) <= (
+            0 if size == (7, 9) else 2
+        )  # blends tie up to rounding
         assert correct.dtype == valid.dtype == torch.int64
 
 
@@ -168,9 +197,14 @@ def test_degenerate(device):
     masked = logits.detach().clone()
     masked[:, 0] = -torch.inf  # a class nobody may predict
     target = random_labels((2, 8, 8), 3, device=device).clamp(min=1)
-    actual, expected = (f(masked, target, ignore_index=255) for f in (upsample_cross_entropy, upsample_cross_entropy_reference))
+    actual, expected = (
+        f(masked, target, ignore_index=255)
+        for f in (upsample_cross_entropy, upsample_cross_entropy_reference)
+    )
     torch.testing.assert_close(actual, expected, equal_nan=True)
-    assert torch.isnan(upsample_cross_entropy(logits.detach() * torch.nan, target, ignore_index=255))
+    assert torch.isnan(
+        upsample_cross_entropy(logits.detach() * torch.nan, target, ignore_index=255)
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -186,8 +220,12 @@ def test_same_bits_every_run(device):
     for loss, grad in runs[1:]:
         assert torch.equal(loss, runs[0][0])
         assert torch.equal(grad, runs[0][1])
-    batch = loss_and_grad(upsample_cross_entropy, logits[1:], target[1:], ignore_index=255, reduction="none")
-    whole = loss_and_grad(upsample_cross_entropy, logits, target, ignore_index=255, reduction="none")
+    batch = loss_and_grad(
+        upsample_cross_entropy, logits[1:], target[1:], ignore_index=255, reduction="none"
+    )
+    whole = loss_and_grad(
+        upsample_cross_entropy, logits, target, ignore_index=255, reduction="none"
+    )
     assert torch.equal(batch[0][0], whole[0][1])  # an image does not depend on its neighbours
 
 
@@ -205,7 +243,9 @@ def test_memory_is_not_the_full_logits():
     with torch.profiler.profile(profile_memory=True) as profile:
         upsample_cross_entropy(logits, target, ignore_index=255).backward()
     largest = max(abs(event.self_cpu_memory_usage) for event in profile.events())
-    assert largest <= 2 * 256 * 256 * 4 + 1024  # the saved statistics; the full logits would be 52 MB
+    assert (
+        largest <= 2 * 256 * 256 * 4 + 1024
+    )  # the saved statistics; the full logits would be 52 MB
 
 
 def test_rejects():
@@ -219,7 +259,9 @@ def test_rejects():
     ]:  # fmt: skip
         with pytest.raises(error, match=text):
             call()
-    with pytest.raises(LabelError, match=r"128 label\(s\) lie outside \[0, 3\).*first is 9 at \(n=0, y=0, x=0\)"):
+    with pytest.raises(
+        LabelError, match=r"128 label\(s\) lie outside \[0, 3\).*first is 9 at \(n=0, y=0, x=0\)"
+    ):
         upsample_cross_entropy(logits, target + 9)
 
 
@@ -228,8 +270,13 @@ def test_opcheck(device):
     logits = torch.randn(2, 3, 4, 5, device=device, requires_grad=True)
     target = random_labels((2, 8, 9), 3, device=device)
     weight = torch.rand(3, device=device)
-    for args in [(None, None, 255, 1, 0.0, False, False), (weight, torch.rand(2, 8, 9, device=device), 255, 0, 0.1, True, True)]:
-        torch.library.opcheck(torch.ops.segfast.upsample_cross_entropy.default, (logits, target, *args))
+    for args in [
+        (None, None, 255, 1, 0.0, False, False),
+        (weight, torch.rand(2, 8, 9, device=device), 255, 0, 0.1, True, True),
+    ]:
+        torch.library.opcheck(
+            torch.ops.segfast.upsample_cross_entropy.default, (logits, target, *args)
+        )
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -238,7 +285,9 @@ def test_compile(dynamic):
     for size in (4, 6):
         logits, target = torch.randn(2, 5, size, size), random_labels((2, size * 4, size * 4), 5)
         expected = loss_and_grad(upsample_cross_entropy, logits, target, ignore_index=255)
-        torch.testing.assert_close(loss_and_grad(compiled, logits, target, ignore_index=255), expected)
+        torch.testing.assert_close(
+            loss_and_grad(compiled, logits, target, ignore_index=255), expected
+        )
 
 
 @pytest.mark.cuda
@@ -265,5 +314,7 @@ def test_cuda_agrees_with_cpu(sizes):
     logits, target = torch.randn(2, 21, h, w), random_labels((2, H, W), 21)
     target[0, 0, 0] = 1
     cpu = loss_and_grad(upsample_cross_entropy, logits, target, ignore_index=255, reduction="none")
-    cuda = loss_and_grad(upsample_cross_entropy, logits.cuda(), target.cuda(), ignore_index=255, reduction="none")
+    cuda = loss_and_grad(
+        upsample_cross_entropy, logits.cuda(), target.cuda(), ignore_index=255, reduction="none"
+    )
     torch.testing.assert_close([t.cpu() for t in cuda], list(cpu), rtol=1e-5, atol=1e-6)

@@ -43,8 +43,8 @@ struct TileStats {
 
 // Reads one tile into `tile` (C x lanes) and reduces it over channels.
 template <class S, bool kAccuracy>
-inline TileStats<Arithmetic<S>> reduce_tile(const S* p, const PixelGrid& g, int count, const LossTables& tables,
-                                            Arithmetic<S>* tile) {
+inline TileStats<Arithmetic<S>> reduce_tile(const S* p, const PixelGrid& g, int count,
+                                            const LossTables& tables, Arithmetic<S>* tile) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
   TileStats<T> stats{load_pixels(p, g.stride_w, count), {}, {}, {}};
@@ -52,7 +52,8 @@ inline TileStats<Arithmetic<S>> reduce_tile(const S* p, const PixelGrid& g, int 
   for (int64_t c = 1; c < g.C; ++c) {
     const Vec<T> x = load_pixels(p + c * g.stride_c, g.stride_w, count);
     store<T>(tile + c * L, x);
-    if constexpr (kAccuracy) stats.argmax = x > stats.max ? splat<Int<T>>(static_cast<Int<T>>(c)) : stats.argmax;
+    if constexpr (kAccuracy)
+      stats.argmax = x > stats.max ? splat<Int<T>>(static_cast<Int<T>>(c)) : stats.argmax;
     stats.max = vmax(stats.max, x);
   }
   Vec<T> sum{};
@@ -60,18 +61,21 @@ inline TileStats<Arithmetic<S>> reduce_tile(const S* p, const PixelGrid& g, int 
   stats.log_sum = vlog(sum);
   if (tables.smooth) {
     const T* beta = static_cast<const T*>(tables.beta);
-    for (int64_t c = 0; c < g.C; ++c) stats.beta_dot += beta[c] * (load<T>(tile + c * L) - stats.max);
+    for (int64_t c = 0; c < g.C; ++c)
+      stats.beta_dot += beta[c] * (load<T>(tile + c * L) - stats.max);
   }
   return stats;
 }
 
 template <class S>
-void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, LossSums* sums, LabelFaults* faults) {
+void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, LossSums* sums,
+                           LabelFaults* faults) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
   const PixelGrid& g = a.grid;
   const S* row = static_cast<const S*>(a.logits) + run.n * g.stride_n + run.h * g.stride_h;
-  const T *alpha = static_cast<const T*>(a.tables.alpha), *class_weight = static_cast<const T*>(a.tables.class_weight);
+  const T *alpha = static_cast<const T*>(a.tables.alpha),
+          *class_weight = static_cast<const T*>(a.tables.class_weight);
   const T beta_sum = static_cast<T>(a.tables.beta_sum);
   const int64_t out_row = (run.n * g.H + run.h) * g.W, plane = g.N * g.H * g.W;
   T *out_max = static_cast<T*>(a.lse) + out_row, *out_log_sum = out_max + plane;
@@ -79,7 +83,8 @@ void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, Lo
   Scratch scratch(Scratch::bytes<T>(g.C * L));
   T* tile = scratch.take<T>(g.C * L);
   for (int64_t w = run.begin; w < run.begin + run.count; w += L) {
-    const int count = static_cast<int>(run.begin + run.count - w < L ? run.begin + run.count - w : L);
+    const int count =
+        static_cast<int>(run.begin + run.count - w < L ? run.begin + run.count - w : L);
     int32_t classes[L];
     load_labels(a.label, {run.n, run.h, w, count, g.H, g.W}, g.C, a.ignore_index, classes, faults);
     bool any = false;
@@ -115,13 +120,15 @@ void cross_entropy_backward(const CrossEntropyBackward& a, const PixelRun& run) 
   const PixelGrid &g = a.grid, &gg = a.grad_grid;
   const S* row = static_cast<const S*>(a.logits) + run.n * g.stride_n + run.h * g.stride_h;
   S* grad_row = static_cast<S*>(a.grad) + run.n * gg.stride_n + run.h * gg.stride_h;
-  const T *alpha = static_cast<const T*>(a.tables.alpha), *beta = static_cast<const T*>(a.tables.beta);
+  const T *alpha = static_cast<const T*>(a.tables.alpha),
+          *beta = static_cast<const T*>(a.tables.beta);
   const T beta_sum = static_cast<T>(a.tables.beta_sum);
   const int64_t out_row = (run.n * g.H + run.h) * g.W, plane = g.N * g.H * g.W;
   const T *in_max = static_cast<const T*>(a.lse) + out_row, *in_log_sum = in_max + plane;
   const T* grad_loss = a.grad_loss ? static_cast<const T*>(a.grad_loss) + out_row : nullptr;
   for (int64_t w = run.begin; w < run.begin + run.count; w += L) {
-    const int count = static_cast<int>(run.begin + run.count - w < L ? run.begin + run.count - w : L);
+    const int count =
+        static_cast<int>(run.begin + run.count - w < L ? run.begin + run.count - w : L);
     int32_t classes[L];
     load_labels(a.label, {run.n, run.h, w, count, g.H, g.W}, g.C, a.ignore_index, classes, nullptr);
     // Lanes past the end stay ignored: log_sum +inf and factor 0.
@@ -131,7 +138,8 @@ void cross_entropy_backward(const CrossEntropyBackward& a, const PixelRun& run) 
       if (classes[i] < 0) continue;
       const T g_p = grad_loss ? grad_loss[w + i] : static_cast<T>(a.scale);
       const GradientFactors<T> f =
-          gradient_factors(g_p, pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1)), alpha[classes[i]], beta_sum);
+          gradient_factors(g_p, pixel_value<T>(a.pixel_weight, run.n, run.h, w + i, T(1)),
+                           alpha[classes[i]], beta_sum);
       max[i] = in_max[w + i];
       log_sum[i] = in_log_sum[w + i];
       k[i] = f.for_beta;

@@ -14,9 +14,10 @@ struct LabelRow {
 };
 
 template <class L>
-inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes, int64_t ignore_index,
-                        int32_t* classes, LabelFaults* faults) {
-  const L* p = static_cast<const L*>(map.data) + row.n * map.stride_n + row.h * map.stride_h + row.begin * map.stride_w;
+inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes,
+                        int64_t ignore_index, int32_t* classes, LabelFaults* faults) {
+  const L* p = static_cast<const L*>(map.data) + row.n * map.stride_n + row.h * map.stride_h +
+               row.begin * map.stride_w;
   int64_t bad = 0;
   for (int64_t i = 0; i < row.count; ++i) {
     const int64_t label = p[i * map.stride_w];
@@ -28,7 +29,8 @@ inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_cl
   if (bad == 0 || faults == nullptr) return;
   faults->count += bad;
   for (int64_t i = 0; i < row.count; ++i) {
-    const int64_t label = p[i * map.stride_w], index = (row.n * row.rows + row.h) * row.cols + row.begin + i;
+    const int64_t label = p[i * map.stride_w],
+                  index = (row.n * row.rows + row.h) * row.cols + row.begin + i;
     if (label == ignore_index || (label >= 0 && label < num_classes)) continue;
     if (index < faults->first_index) {
       faults->first_index = index;
@@ -38,13 +40,17 @@ inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_cl
   }
 }
 
-inline void load_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes, int64_t ignore_index,
-                        int32_t* classes, LabelFaults* faults) {
+inline void load_labels(const PixelMap& map, const LabelRow& row, int64_t num_classes,
+                        int64_t ignore_index, int32_t* classes, LabelFaults* faults) {
   switch (map.type) {
-    case Element::kUInt8: return read_labels<uint8_t>(map, row, num_classes, ignore_index, classes, faults);
-    case Element::kInt16: return read_labels<int16_t>(map, row, num_classes, ignore_index, classes, faults);
-    case Element::kInt32: return read_labels<int32_t>(map, row, num_classes, ignore_index, classes, faults);
-    default: return read_labels<int64_t>(map, row, num_classes, ignore_index, classes, faults);
+    case Element::kUInt8:
+      return read_labels<uint8_t>(map, row, num_classes, ignore_index, classes, faults);
+    case Element::kInt16:
+      return read_labels<int16_t>(map, row, num_classes, ignore_index, classes, faults);
+    case Element::kInt32:
+      return read_labels<int32_t>(map, row, num_classes, ignore_index, classes, faults);
+    default:
+      return read_labels<int64_t>(map, row, num_classes, ignore_index, classes, faults);
   }
 }
 
@@ -66,7 +72,8 @@ inline int64_t whole_vectors(int64_t count) {
 // One zero-initialised allocation cut into pieces; C's allocator because no C++ header may be included here.
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes), 1))), next_(base_) {}
+  explicit Scratch(int64_t bytes)
+      : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes), 1))), next_(base_) {}
   ~Scratch() { __builtin_free(base_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

@@ -26,19 +26,25 @@ inline void normalize_strided(const NormalizeRow& a) {
   if (!a.normalize) {
     for (int64_t i = 0; i < a.count; ++i) narrow(to_float(src[i * step]), dst + i * a.dst_stride);
   } else if (a.dst_stride == 1) {
-    for (int64_t i = 0; i < a.count; ++i) narrow((to_float(src[i * step]) - a.mean) / a.std, dst + i);
+    for (int64_t i = 0; i < a.count; ++i)
+      narrow((to_float(src[i * step]) - a.mean) / a.std, dst + i);
   } else {
-    for (int64_t i = 0; i < a.count; ++i) narrow((to_float(src[i * step]) - a.mean) / a.std, dst + i * a.dst_stride);
+    for (int64_t i = 0; i < a.count; ++i)
+      narrow((to_float(src[i * step]) - a.mean) / a.std, dst + i * a.dst_stride);
   }
 }
 
 template <class S, class D>
 void normalize_row(const NormalizeRow& a) {
   switch (a.src_stride) {
-    case 1: return normalize_strided<S, D, 1>(a);
-    case 3: return normalize_strided<S, D, 3>(a);
-    case 4: return normalize_strided<S, D, 4>(a);
-    default: return normalize_strided<S, D, 0>(a);
+    case 1:
+      return normalize_strided<S, D, 1>(a);
+    case 3:
+      return normalize_strided<S, D, 3>(a);
+    case 4:
+      return normalize_strided<S, D, 4>(a);
+    default:
+      return normalize_strided<S, D, 0>(a);
   }
 }
 

@@ -20,8 +20,8 @@ constexpr float kPad = -3.0e38f;
 
 // Samples [x_begin, x_begin + columns) of low-resolution row y, clamped at the borders, as (column, class) with `pitch`.
 template <class S>
-inline void load_samples(const void* logits, const PixelGrid& g, int64_t n, int64_t y, int64_t x_begin, int64_t columns,
-                         int64_t pitch, Arithmetic<S>* out) {
+inline void load_samples(const void* logits, const PixelGrid& g, int64_t n, int64_t y,
+                         int64_t x_begin, int64_t columns, int64_t pitch, Arithmetic<S>* out) {
   const int64_t row = y < 0 ? 0 : (y >= g.H ? g.H - 1 : y);
   const S* p = static_cast<const S*>(logits) + n * g.stride_n + row * g.stride_h;
   const auto clamped = [&](int64_t i) {
@@ -49,10 +49,12 @@ struct PixelColumns {
   T* lambda;
 };
 template <class T>
-inline PixelColumns<T> pixel_columns(const BilinearAxis& axis, int64_t begin, int64_t end, int64_t* start, T* lambda) {
+inline PixelColumns<T> pixel_columns(const BilinearAxis& axis, int64_t begin, int64_t end,
+                                     int64_t* start, T* lambda) {
   const int64_t first = first_pixel(axis, begin), last = first_pixel(axis, end);
   for (int64_t j = begin; j <= end; ++j) start[j - begin] = first_pixel(axis, j) - first;
-  for (int64_t x = first; x < last; ++x) lambda[x - first] = static_cast<T>(bilinear_sample(axis, x).lambda);
+  for (int64_t x = first; x < last; ++x)
+    lambda[x - first] = static_cast<T>(bilinear_sample(axis, x).lambda);
   return {first, last - first, start, lambda};
 }
 
@@ -84,7 +86,8 @@ inline PixelSoftmax<T> blend_softmax(const T* left, const T* right, T lambda, in
   Vec<T> sum{};
   for (int64_t c = 0; c < pitch; c += L) sum += vexp(load<T>(z + c) - max);
   const T total = reduce_add<T, L>(sum);
-  return {max, max <= T(kPad) ? static_cast<T>(__builtin_nan("")) : total};  // every logit -inf: no softmax, as in torch
+  return {max, max <= T(kPad) ? static_cast<T>(__builtin_nan(""))
+                              : total};  // every logit -inf: no softmax, as in torch
 }
 
 template <class T>
@@ -96,21 +99,27 @@ inline bool is_first_maximum(const T* z, int32_t y, T max) {
 }
 
 template <class S>
-void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums* sums, LabelFaults* faults) {
+void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums* sums,
+                      LabelFaults* faults) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
   const CrossEntropyForward& a = u.ce;
   const PixelGrid& g = a.grid;
-  const T *alpha = static_cast<const T*>(a.tables.alpha), *beta = static_cast<const T*>(a.tables.beta);
+  const T *alpha = static_cast<const T*>(a.tables.alpha),
+          *beta = static_cast<const T*>(a.tables.beta);
   const T* class_weight = static_cast<const T*>(a.tables.class_weight);
   const int64_t H = u.rows.out, W = u.cols.out, pitch = whole_vectors<T>(g.C);
   const int64_t cells = block.x_end - block.x_begin, columns = cells + 1;
-  const int64_t width = first_pixel(u.cols, block.x_end) - first_pixel(u.cols, block.x_begin), padded = whole_vectors<T>(width);
-  Scratch scratch(3 * Scratch::bytes<T>(columns * pitch) + Scratch::bytes<T>(pitch) + 5 * Scratch::bytes<T>(padded) +
-                  Scratch::bytes<int64_t>(columns) + Scratch::bytes<int32_t>(padded));
-  T *top = scratch.take<T>(columns * pitch), *bottom = scratch.take<T>(columns * pitch), *row = scratch.take<T>(columns * pitch);
+  const int64_t width = first_pixel(u.cols, block.x_end) - first_pixel(u.cols, block.x_begin),
+                padded = whole_vectors<T>(width);
+  Scratch scratch(3 * Scratch::bytes<T>(columns * pitch) + Scratch::bytes<T>(pitch) +
+                  5 * Scratch::bytes<T>(padded) + Scratch::bytes<int64_t>(columns) +
+                  Scratch::bytes<int32_t>(padded));
+  T *top = scratch.take<T>(columns * pitch), *bottom = scratch.take<T>(columns * pitch),
+    *row = scratch.take<T>(columns * pitch);
   T* z = scratch.take<T>(pitch);
-  T *max = scratch.take<T>(padded), *sum = scratch.take<T>(padded), *at_label = scratch.take<T>(padded);
+  T *max = scratch.take<T>(padded), *sum = scratch.take<T>(padded),
+    *at_label = scratch.take<T>(padded);
   T *beta_dot = scratch.take<T>(padded), *lambda = scratch.take<T>(padded);
   int64_t* start = scratch.take<int64_t>(columns);
   int32_t* classes = scratch.take<int32_t>(padded);
@@ -133,13 +142,16 @@ void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums
     load_samples<S>(a.logits, g, block.n, cell_y + 1, block.x_begin, columns, pitch, bottom);
     bottom_loaded = true;
     for (int64_t Y = y_first; Y < y_last; ++Y) {
-      blend_rows(top, bottom, static_cast<T>(bilinear_sample(u.rows, Y).lambda), columns * pitch, row);
-      load_labels(a.label, {block.n, Y, px.first, px.count, H, W}, g.C, a.ignore_index, classes, faults);
+      blend_rows(top, bottom, static_cast<T>(bilinear_sample(u.rows, Y).lambda), columns * pitch,
+                 row);
+      load_labels(a.label, {block.n, Y, px.first, px.count, H, W}, g.C, a.ignore_index, classes,
+                  faults);
       for (int64_t j = 0; j < cells; ++j) {
         for (int64_t x = start[j]; x < start[j + 1]; ++x) {
           sum[x] = T(1);
           if (classes[x] < 0) continue;
-          const PixelSoftmax<T> s = blend_softmax(row + j * pitch, row + (j + 1) * pitch, lambda[x], pitch, z);
+          const PixelSoftmax<T> s =
+              blend_softmax(row + j * pitch, row + (j + 1) * pitch, lambda[x], pitch, z);
           max[x] = s.max;
           sum[x] = s.sum;
           at_label[x] = z[classes[x]];
@@ -159,7 +171,8 @@ void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums
         const int32_t y = classes[x];
         T loss = 0;
         if (y >= 0) {
-          loss = pixel_loss(alpha[y], sum[x], at_label[x] - max[x], static_cast<T>(a.tables.beta_sum), beta_dot[x],
+          loss = pixel_loss(alpha[y], sum[x], at_label[x] - max[x],
+                            static_cast<T>(a.tables.beta_sum), beta_dot[x],
                             pixel_value<T>(a.pixel_weight, block.n, Y, px.first + x, T(1)));
           sums->loss += static_cast<double>(loss);
           sums->weight += static_cast<double>(class_weight[y]);
@@ -181,17 +194,23 @@ struct RowFactors {
 };
 
 template <class T>
-inline void load_factors(const UpsampleBackward& u, int64_t n, int64_t Y, const PixelColumns<T>& px, const RowFactors<T>& f) {
+inline void load_factors(const UpsampleBackward& u, int64_t n, int64_t Y, const PixelColumns<T>& px,
+                         const RowFactors<T>& f) {
   const CrossEntropyBackward& a = u.ce;
   const int64_t H = u.rows.out, W = u.cols.out, out_row = (n * H + Y) * W + px.first;
-  const T *alpha = static_cast<const T*>(a.tables.alpha), *in_max = static_cast<const T*>(a.lse) + out_row;
+  const T *alpha = static_cast<const T*>(a.tables.alpha),
+          *in_max = static_cast<const T*>(a.lse) + out_row;
   const T* in_log_sum = in_max + a.grid.N * H * W;
-  load_labels(a.label, {n, Y, px.first, px.count, H, W}, a.grid.C, a.ignore_index, f.classes, nullptr);
+  load_labels(a.label, {n, Y, px.first, px.count, H, W}, a.grid.C, a.ignore_index, f.classes,
+              nullptr);
   for (int64_t x = 0; x < px.count; ++x) {
     const int32_t y = f.classes[x];
-    const T g = y < 0 ? T(0) : (a.grad_loss ? static_cast<const T*>(a.grad_loss)[out_row + x] : static_cast<T>(a.scale));
-    const GradientFactors<T> factors = gradient_factors(g, pixel_value<T>(a.pixel_weight, n, Y, px.first + x, T(1)),
-                                                        y < 0 ? T(0) : alpha[y], static_cast<T>(a.tables.beta_sum));
+    const T g = y < 0 ? T(0)
+                      : (a.grad_loss ? static_cast<const T*>(a.grad_loss)[out_row + x]
+                                     : static_cast<T>(a.scale));
+    const GradientFactors<T> factors =
+        gradient_factors(g, pixel_value<T>(a.pixel_weight, n, Y, px.first + x, T(1)),
+                         y < 0 ? T(0) : alpha[y], static_cast<T>(a.tables.beta_sum));
     f.k[x] = factors.for_beta;
     f.k_softmax[x] = factors.for_softmax;
     f.k_label[x] = factors.for_label;
@@ -202,8 +221,9 @@ inline void load_factors(const UpsampleBackward& u, int64_t n, int64_t Y, const 
 
 // Adds the gradient of one cell's pixels [x_begin, x_end) to its two corner columns.
 template <class T>
-inline void cell_gradient(const T* left, const T* right, const RowFactors<T>& f, const T* lambda, int64_t x_begin,
-                          int64_t x_end, const LossTables& tables, int64_t num_classes, int64_t pitch, T* grad_left, T* grad_right) {
+inline void cell_gradient(const T* left, const T* right, const RowFactors<T>& f, const T* lambda,
+                          int64_t x_begin, int64_t x_end, const LossTables& tables,
+                          int64_t num_classes, int64_t pitch, T* grad_left, T* grad_right) {
   constexpr int L = kLanesOf<T>;
   const T* beta = static_cast<const T*>(tables.beta);
   for (int64_t c = 0; c < pitch; c += L) {
@@ -235,12 +255,16 @@ inline void cell_gradient(const T* left, const T* right, const RowFactors<T>& f,
 
 // grad[n, :, y, x_begin + i] = from_above + from_below for the owned columns, transposed back and narrowed.
 template <class S>
-inline void store_gradient(const UpsampleBackward& u, const CellBlock& block, int64_t y, int64_t pitch,
-                           const Arithmetic<S>* from_above, const Arithmetic<S>* from_below) {
+inline void store_gradient(const UpsampleBackward& u, const CellBlock& block, int64_t y,
+                           int64_t pitch, const Arithmetic<S>* from_above,
+                           const Arithmetic<S>* from_below) {
   const PixelGrid& gg = u.ce.grad_grid;
-  S* p = static_cast<S*>(u.ce.grad) + block.n * gg.stride_n + y * gg.stride_h + block.x_begin * gg.stride_w;
+  S* p = static_cast<S*>(u.ce.grad) + block.n * gg.stride_n + y * gg.stride_h +
+         block.x_begin * gg.stride_w;
   const int64_t owned = block.x_end - block.x_begin;
-  const auto value = [&](int64_t i, int64_t c) { return from_above[(i + 1) * pitch + c] + from_below[(i + 1) * pitch + c]; };
+  const auto value = [&](int64_t i, int64_t c) {
+    return from_above[(i + 1) * pitch + c] + from_below[(i + 1) * pitch + c];
+  };
   if (gg.stride_c == 1) {
     for (int64_t i = 0; i < owned; ++i)
       for (int64_t c = 0; c < gg.C; ++c) narrow(value(i, c), p + i * gg.stride_w + c);
@@ -257,16 +281,19 @@ void upsample_backward(const UpsampleBackward& u, const CellBlock& block) {
   const CrossEntropyBackward& a = u.ce;
   const PixelGrid& g = a.grid;
   // Owned samples are x_begin .. x_end - 1; the cells around them reach from x_begin - 1 to x_end - 1.
-  const int64_t cell_begin = block.x_begin - 1, cells = block.x_end - cell_begin, columns = cells + 1;
+  const int64_t cell_begin = block.x_begin - 1, cells = block.x_end - cell_begin,
+                columns = cells + 1;
   const int64_t pitch = whole_vectors<T>(g.C), size = columns * pitch;
   const int64_t width = first_pixel(u.cols, block.x_end) - first_pixel(u.cols, cell_begin);
-  Scratch scratch(7 * Scratch::bytes<T>(size) + 6 * Scratch::bytes<T>(width) + Scratch::bytes<int64_t>(columns) +
-                  Scratch::bytes<int32_t>(width));
-  T *top = scratch.take<T>(size), *bottom = scratch.take<T>(size), *row = scratch.take<T>(size), *grad_row = scratch.take<T>(size);
-  T *grad_top = scratch.take<T>(size), *grad_bottom = scratch.take<T>(size), *from_above = scratch.take<T>(size);
+  Scratch scratch(7 * Scratch::bytes<T>(size) + 6 * Scratch::bytes<T>(width) +
+                  Scratch::bytes<int64_t>(columns) + Scratch::bytes<int32_t>(width));
+  T *top = scratch.take<T>(size), *bottom = scratch.take<T>(size), *row = scratch.take<T>(size),
+    *grad_row = scratch.take<T>(size);
+  T *grad_top = scratch.take<T>(size), *grad_bottom = scratch.take<T>(size),
+    *from_above = scratch.take<T>(size);
   T* lambda = scratch.take<T>(width);
-  RowFactors<T> f{scratch.take<T>(width), scratch.take<T>(width), scratch.take<T>(width), scratch.take<T>(width),
-                  scratch.take<T>(width), nullptr};
+  RowFactors<T> f{scratch.take<T>(width), scratch.take<T>(width), scratch.take<T>(width),
+                  scratch.take<T>(width), scratch.take<T>(width), nullptr};
   int64_t* start = scratch.take<int64_t>(columns);
   f.classes = scratch.take<int32_t>(width);
   const PixelColumns<T> px = pixel_columns<T>(u.cols, cell_begin, block.x_end, start, lambda);
@@ -284,8 +311,8 @@ void upsample_backward(const UpsampleBackward& u, const CellBlock& block) {
       load_factors(u, block.n, Y, px, f);
       for (int64_t i = 0; i < size; ++i) grad_row[i] = T(0);
       for (int64_t j = 0; j < cells; ++j) {
-        cell_gradient(row + j * pitch, row + (j + 1) * pitch, f, lambda, start[j], start[j + 1], a.tables, g.C, pitch,
-                      grad_row + j * pitch, grad_row + (j + 1) * pitch);
+        cell_gradient(row + j * pitch, row + (j + 1) * pitch, f, lambda, start[j], start[j + 1],
+                      a.tables, g.C, pitch, grad_row + j * pitch, grad_row + (j + 1) * pitch);
       }
       for (int64_t i = 0; i < size; i += L) {
         const Vec<T> grad = load<T>(grad_row + i);

@@ -59,7 +59,8 @@ inline Vec<T> splat(T x) {
 // NaN in the second argument survives, as in `a > b ? a : b`.
 inline Vec<float> vmax(Vec<float> a, Vec<float> b) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec<float>>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+  return reinterpret_cast<Vec<float>>(
+      _mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
 #else
   return a > b ? a : b;
 #endif
@@ -108,7 +109,8 @@ inline Vec<float> vexp(Vec<float> x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec<float>>(_mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+  return reinterpret_cast<Vec<float>>(
+      _mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
 #else
   using I = Vec<int32_t>;
   const I exponent = reinterpret_cast<I>(shifted) - reinterpret_cast<I>(magic);
@@ -191,10 +193,13 @@ inline uint32_t to_bits(float x) {
 inline float widen(float x) { return x; }
 inline double widen(double x) { return x; }
 inline float widen(BFloat16 x) { return from_bits(static_cast<uint32_t>(x.bits) << 16); }
-inline float widen(Half x) {  // shift into place, then rescale the exponent: also right for subnormals
-  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16, magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+inline float widen(
+    Half x) {  // shift into place, then rescale the exponent: also right for subnormals
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16,
+                 magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
   const uint32_t infinite = magnitude >= 0x0f800000 ? 0x7f800000 : 0;
-  return from_bits(sign | infinite | to_bits(from_bits(magnitude) * 5.192296858534828e33f));  // 2^112
+  return from_bits(sign | infinite |
+                   to_bits(from_bits(magnitude) * 5.192296858534828e33f));  // 2^112
 }
 
 // Round to nearest even, as torch does.
