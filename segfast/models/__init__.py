@@ -4,11 +4,17 @@
 from segfast.models.base import BaseModel
 from segfast.models.data_preprocessor import BaseDataPreprocessor, SegDataPreProcessor
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
+from segfast.models.losses import CrossEntropyLoss
+from segfast.models.reductions import accuracy, reduce_loss, weight_reduce_loss
 
 __all__ = [
     "BaseDataPreprocessor",
     "BaseModel",
+    "CrossEntropyLoss",
     "ImgDataPreprocessor",
     "SegDataPreProcessor",
+    "accuracy",
+    "reduce_loss",
     "stack_batch",
+    "weight_reduce_loss",
 ]

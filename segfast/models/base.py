@@ -129,7 +129,7 @@ class BaseModel(nn.Module, ABC):
             self._set_device(device)
         return super().to(*args, **kwargs)
 
-    def cuda(self, device: int | str | torch.device | None = None) -> "BaseModel":
+    def cuda(self, device: int | torch.device | None = None) -> "BaseModel":
         """As `nn.Module.cuda`, nested preprocessors included."""
         self._set_device(cuda_device(device))
         return super().cuda(device)

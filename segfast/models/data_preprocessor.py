@@ -69,7 +69,7 @@ class BaseDataPreprocessor(nn.Module):
             self._device = device
         return super().to(*args, **kwargs)
 
-    def cuda(self, device: int | str | torch.device | None = None) -> "BaseDataPreprocessor":
+    def cuda(self, device: int | torch.device | None = None) -> "BaseDataPreprocessor":
         """As `nn.Module.cuda`, and remember the device."""
         self._device = cuda_device(device)
         return super().cuda(device)
@@ -85,11 +85,11 @@ def device_argument(*args: Any, **kwargs: Any) -> torch.device | None:
     return torch._C._nn._parse_to(*args, **kwargs)[0]
 
 
-def cuda_device(device: int | str | torch.device | None) -> torch.device:
+def cuda_device(device: int | torch.device | None) -> torch.device:
     """The device that `nn.Module.cuda(device)` means; without an index, the current one."""
-    if device is None or isinstance(device, int):
+    if isinstance(device, int):
         return torch.device("cuda", device)
-    return torch.device(device)
+    return torch.device("cuda" if device is None else device)
 
 
 def register_mean_std(
@@ -254,7 +254,7 @@ def pad_maps(maps: list[Tensor], size: torch.Size, pad_value: float) -> Sequence
     dtype, planes = next(iter(kinds), (torch.float32, 0))
     is_integer = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
     if len(kinds) == 1 and planes == 1 and is_integer:
-        return ops.pad_stack(maps, size=tuple(size), pad_value=int(pad_value)).unbind(0)
+        return ops.pad_stack(maps, size=(size[0], size[1]), pad_value=int(pad_value)).unbind(0)
     return [F.pad(m, padding_of(m.shape, size), value=pad_value) for m in maps]
 
 

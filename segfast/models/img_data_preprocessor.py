@@ -90,8 +90,8 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         Raises:
             TypeError: `inputs` is neither a sequence of tensors nor a tensor.
         """
-        data = self.cast_data(data)
-        inputs = data["inputs"]
+        batch: dict[str, Any] = self.cast_data(data)
+        inputs = batch["inputs"]
         if isinstance(inputs, Tensor):
             assert inputs.ndim == 4, f"expected inputs (N, C, H, W), got {tuple(inputs.shape)}"
             images = list(inputs)
@@ -99,9 +99,9 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
             images = list(inputs)
         else:
             raise TypeError(f"expected inputs as tensor or list of tensors, got {type(inputs)}")
-        data["inputs"] = self._stack(images)
-        data.setdefault("data_samples", None)
-        return data
+        batch["inputs"] = self._stack(images)
+        batch.setdefault("data_samples", None)
+        return batch
 
     def _stack(self, images: list[Tensor]) -> Tensor:
         channels = {image.shape[0] for image in images}
@@ -128,4 +128,6 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
     def _normalize(self, image: Tensor) -> Tensor:
         """The eager chain, for images of other ranks than the kernel's."""
         image = (image[[2, 1, 0]] if self._channel_conversion else image).float()
-        return (image - self.mean) / self.std if self._enable_normalize else image
+        if not self._enable_normalize:
+            return image
+        return (image - self.get_buffer("mean")) / self.get_buffer("std")
