@@ -1,0 +1,48 @@
+"""Datasets, transforms, samplers and the DataLoader around them; worker processes need no CUDA."""
+
+# SPDX-License-Identifier: Apache-2.0
+from segfast.datasets.base import BaseSegDataset
+from segfast.datasets.collate import default_collate, pseudo_collate
+from segfast.datasets.loader import SegDataLoader, build_dataloader
+from segfast.datasets.sample_key import SampleKey
+from segfast.datasets.sampler import DefaultSampler, InfiniteSampler
+from segfast.datasets.shapes import ShapesDataset, write_shapes
+from segfast.datasets.transforms import (
+    BaseTransform,
+    Compose,
+    LoadAnnotations,
+    LoadImageFromFile,
+    LoadImageFromNDArray,
+    PackSegInputs,
+    Pad,
+    PhotoMetricDistortion,
+    RandomCrop,
+    RandomFlip,
+    RandomResize,
+    Resize,
+)
+
+__all__ = [
+    "BaseSegDataset",
+    "BaseTransform",
+    "Compose",
+    "DefaultSampler",
+    "InfiniteSampler",
+    "LoadAnnotations",
+    "LoadImageFromFile",
+    "LoadImageFromNDArray",
+    "PackSegInputs",
+    "Pad",
+    "PhotoMetricDistortion",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomResize",
+    "Resize",
+    "SampleKey",
+    "SegDataLoader",
+    "ShapesDataset",
+    "build_dataloader",
+    "default_collate",
+    "pseudo_collate",
+    "write_shapes",
+]

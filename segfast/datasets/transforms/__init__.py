@@ -1,0 +1,28 @@
+"""Pipeline steps: load, resize, crop, flip, pad, distort, pack."""
+
+# SPDX-License-Identifier: Apache-2.0
+from segfast.datasets.transforms.base import BaseTransform, Compose
+from segfast.datasets.transforms.formatting import PackSegInputs
+from segfast.datasets.transforms.geometric import Pad, RandomCrop, RandomFlip
+from segfast.datasets.transforms.loading import (
+    LoadAnnotations,
+    LoadImageFromFile,
+    LoadImageFromNDArray,
+)
+from segfast.datasets.transforms.photometric import PhotoMetricDistortion
+from segfast.datasets.transforms.resize import RandomResize, Resize
+
+__all__ = [
+    "BaseTransform",
+    "Compose",
+    "LoadAnnotations",
+    "LoadImageFromFile",
+    "LoadImageFromNDArray",
+    "PackSegInputs",
+    "Pad",
+    "PhotoMetricDistortion",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomResize",
+    "Resize",
+]
