@@ -96,10 +96,12 @@ def test_reduce_and_weight_reduce_loss():
 def test_accuracy():
     pred = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
     target = torch.tensor([1, 1, 2, 2])
-    assert accuracy(pred, target).tolist() == [50.0]
-    assert [x.item() for x in accuracy(pred, target, topk=(1, 2, 3))] == [50.0, 75.0, 100.0]
+    assert accuracy(pred, target).tolist() == pytest.approx([50.0])
+    assert [x.item() for x in accuracy(pred, target, topk=(1, 2, 3))] == pytest.approx(
+        [50, 75, 100]
+    )
     assert accuracy(pred, target, thresh=0.6).item() == pytest.approx(25.0)
-    assert accuracy(pred, target, ignore_index=2).item() == 50.0
+    assert accuracy(pred, target, ignore_index=2).item() == pytest.approx(50.0)
     assert accuracy(pred, torch.full((4,), 255), ignore_index=255).item() == 100.0
     assert accuracy(torch.zeros(0, 3), torch.zeros(0)).item() == 0
     maps = torch.randn(2, 3, 4, 5)
