@@ -129,7 +129,7 @@ class BaseSegDataset(torch.utils.data.Dataset):
     def load_data_list(self) -> list[dict]:
         """One dict per sample, with `img_path` and, where there are masks, `seg_map_path`."""
         pairs = pair_files(
-            self.data_prefix["img_path"],
+            self.data_prefix["img_path"] or "",
             self.data_prefix["seg_map_path"],
             self.img_suffix,
             self.seg_map_suffix,

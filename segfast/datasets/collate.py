@@ -50,8 +50,8 @@ def _collate(batch: Sequence, batch_leaves: Callable[[list], Any]) -> Any:
     if isinstance(first, BaseDataElement | str | bytes):
         return list(batch)
     if isinstance(first, Mapping):
-        columns = {key: _collate([item[key] for item in batch], batch_leaves) for key in first}
-        return _like(type(first), columns)
+        by_key = {key: _collate([item[key] for item in batch], batch_leaves) for key in first}
+        return _like(type(first), by_key)
     if isinstance(first, tuple) and hasattr(first, "_fields"):
         return type(first)(*(_collate(column, batch_leaves) for column in _columns(batch)))
     if isinstance(first, Sequence):

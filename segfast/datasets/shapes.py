@@ -17,6 +17,7 @@ CLASSES = ("background", "circle", "square", "triangle", "ring")
 _PALETTE = [[40, 40, 48], [228, 87, 86], [76, 147, 212], [238, 186, 62], [104, 190, 120]]
 _MIN_SIZE = 32
 _MIN_CONTRAST = 60  # largest channel difference between a shape and the ground's mean colour
+_MIN_DISTANCE = 0.85  # of two shapes' centres, in sums of their radii
 _OVERSAMPLING = 2  # shapes are drawn at twice the size for soft edges
 
 
@@ -40,7 +41,7 @@ class ShapesDataset(BaseSegDataset):
 
     def __init__(
         self,
-        num_images: int = 512,
+        num_images: int = 1024,
         size: int = 96,
         seed: int = 0,
         pipeline: Sequence[dict | Callable] | None = None,
@@ -90,14 +91,16 @@ def draw_shapes(seed: int, index: int, size: int = 96) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng([seed % 2**64, index])
     mean_color = rng.integers(30, 226, 3)
     large = size * _OVERSAMPLING
-    canvas = Image.fromarray(_ground(rng, mean_color, size)).resize((large, large), Image.BILINEAR)
+    canvas = Image.fromarray(_ground(rng, mean_color, size)).resize(
+        (large, large), Image.Resampling.BILINEAR
+    )
     labels = Image.new("L", (large, large), 0)
-    for _ in range(int(rng.integers(3, 7))):
-        _draw_one(rng, canvas, labels, mean_color)
-    pixels = np.asarray(canvas.resize((size, size), Image.BOX), dtype=np.float32)
-    pixels = pixels + rng.normal(0, rng.uniform(3, 12), pixels.shape)
-    image = np.clip(pixels, 0, 255).astype(np.uint8)
-    return image, np.array(labels.resize((size, size), Image.NEAREST))
+    for center, radius in _places(rng, int(rng.integers(3, 7))):
+        _draw_one(rng, canvas, labels, mean_color, center * large, radius * large)
+    pixels = np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
+    noisy = pixels + rng.normal(0, rng.uniform(3, 12), pixels.shape)
+    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    return image, np.array(labels.resize((size, size), Image.Resampling.NEAREST))
 
 
 def _ground(rng: np.random.Generator, mean_color: np.ndarray, size: int) -> np.ndarray:
@@ -107,22 +110,36 @@ def _ground(rng: np.random.Generator, mean_color: np.ndarray, size: int) -> np.n
     phase = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / wavelength)
     stripes = np.sin(phase + rng.uniform(0, 2 * math.pi)) * rng.uniform(0, 18)
     coarse = rng.normal(0, 24, (6, 6)).astype(np.float32)
-    blotches = np.asarray(Image.fromarray(coarse).resize((size, size), Image.BICUBIC))
+    blotches = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
     ground = mean_color + (stripes + blotches)[..., None]
     return np.clip(ground, 0, 255).astype(np.uint8)
 
 
+def _places(rng: np.random.Generator, count: int) -> list[tuple[np.ndarray, float]]:
+    """Centres and radii, in parts of the image's side, of shapes that overlap a little at most."""
+    places: list[tuple[np.ndarray, float]] = []
+    for _ in range(10 * count):
+        center, radius = rng.uniform(0.08, 0.92, 2), rng.uniform(0.10, 0.22)
+        if all(np.hypot(*(center - c)) > _MIN_DISTANCE * (radius + r) for c, r in places):
+            places.append((center, radius))
+        if len(places) == count:
+            break
+    return places
+
+
 def _draw_one(
-    rng: np.random.Generator, canvas: Image.Image, labels: Image.Image, mean_color: np.ndarray
+    rng: np.random.Generator,
+    canvas: Image.Image,
+    labels: Image.Image,
+    mean_color: np.ndarray,
+    center: np.ndarray,
+    radius: float,
 ) -> None:
-    """One shape of random class, place, size, direction and colour, on image and labels alike."""
+    """One shape of random class, direction and colour, on image and labels alike."""
     label = int(rng.integers(1, len(CLASSES)))
     color = rng.integers(0, 256, 3)
     while np.abs(color - mean_color).max() < _MIN_CONTRAST:
         color = rng.integers(0, 256, 3)
-    side = canvas.width
-    radius = rng.uniform(0.10, 0.22) * side
-    center = rng.uniform(0.08, 0.92, 2) * side
     stencil = Image.new("1", canvas.size, 0)
     draw = ImageDraw.Draw(stencil)
     if label in (1, 4):

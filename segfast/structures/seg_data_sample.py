@@ -14,6 +14,10 @@ class SegDataSample(BaseDataElement):
         seg_logits: PixelData with `data` (C, H, W), float, before softmax.
     """
 
+    _gt_sem_seg: PixelData
+    _pred_sem_seg: PixelData
+    _seg_logits: PixelData
+
     @property
     def gt_sem_seg(self) -> PixelData:
         """The labels, `data` (1, H, W)."""
