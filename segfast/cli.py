@@ -1,0 +1,163 @@
+"""The command line: train, test, predict, doctor."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segfast.errors import ConfigError, UserError
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes positional arguments in one run; overrides may also stand behind the options.
+    if any("=" not in item or item.startswith("-") for item in rest) or (
+        rest and not hasattr(options, "items")
+    ):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        if rest:
+            options.items = [*options.items, *rest]
+        options.run(options)
+    except UserError as error:
+        if os.environ.get("SEGFAST_DEBUG") == "1":
+            traceback.print_exc()
+        sys.stderr.write(f"segfast: error: {' '.join(str(error).split())}\n")
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("segfast: interrupted\n")
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="segfast", description="Train semantic segmentation with fused kernels.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser("train", help="train a model; without CONFIG, the built-in demo")
+    train.add_argument(
+        "items", nargs="*", metavar="CONFIG | key.path=value", help="a config file and overrides"
+    )
+    train.add_argument("--work-dir", help="where to leave checkpoints, metrics and pictures")
+    train.add_argument("--resume", action="store_true", help="continue the run in the work dir")
+    train.add_argument("--amp", action="store_true", help="mixed precision")
+    train.add_argument("--seed", type=int, help="seed of everything random")
+    train.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    train.set_defaults(run=_train)
+
+    test = commands.add_parser("test", help="evaluate a checkpoint")
+    test.add_argument("config", metavar="CONFIG")
+    test.add_argument("checkpoint", metavar="CHECKPOINT")
+    test.add_argument("items", nargs="*", metavar="key.path=value")
+    test.add_argument("--work-dir")
+    test.add_argument("--device")
+    test.set_defaults(run=_test)
+
+    predict = commands.add_parser("predict", help="segment images")
+    predict.add_argument("checkpoint", metavar="CHECKPOINT")
+    predict.add_argument("images", nargs="+", metavar="IMAGE|DIR")
+    predict.add_argument(
+        "--out", required=True, help="folder for index masks and coloured pictures"
+    )
+    predict.add_argument("--device")
+    predict.set_defaults(run=_predict)
+
+    doctor = commands.add_parser("doctor", help="what is installed, and what does not fit")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse in our voice: one line, status 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One line, and where the help is."""
+        sys.stderr.write(f"segfast: error: {message} (see `{self.prog} --help`)\n")
+        sys.exit(WRONG_INPUT)
+
+
+def _split(items: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """Positional arguments -> (config or None, overrides)."""
+    from segfast.config import parse_override
+
+    configs = [item for item in items if "=" not in item]
+    if len(configs) > 1:
+        raise ConfigError(
+            "",
+            f"expected one CONFIG, got {' and '.join(configs)} (hint: overrides are written key=value)",
+        )
+    return (configs[0] if configs else None), dict(
+        parse_override(item) for item in items if "=" in item
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from segfast.api import train
+
+    config, overrides = _split(options.items)
+    if options.device:
+        overrides["device"] = options.device
+    if options.seed is not None:
+        overrides["randomness.seed"] = options.seed
+    if options.amp:
+        overrides["optim_wrapper.type"] = "AmpOptimWrapper"
+    result = train(config, work_dir=options.work_dir, resume=options.resume, overrides=overrides)
+    best = f", best {Path(result.best_checkpoint).name}" if result.best_checkpoint else ""
+    last = f"checkpoint {Path(result.checkpoint).name}{best}, " if result.checkpoint else ""
+    print(
+        f"everything is in {result.work_dir}: {last}config.yaml, log.txt, metrics.jsonl, pictures/"
+    )
+
+
+def _test(options: argparse.Namespace) -> None:
+    from segfast.api import test
+
+    config, overrides = _split([options.config, *options.items])
+    if options.device:
+        overrides["device"] = options.device
+    test(config, options.checkpoint, work_dir=options.work_dir, overrides=overrides)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from segfast.api import _expand, load_model, predict
+    from segfast.visualization import SegLocalVisualizer
+
+    sources = _expand(options.images)
+    out = Path(options.out)
+    _, _, meta = load_model(options.checkpoint, options.device)
+    visualizer = SegLocalVisualizer(meta, alpha=0.6)
+    samples = predict(options.checkpoint, sources, device=options.device)
+    for folder in ("masks", "pictures"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for source, sample in zip(sources, samples, strict=True):
+        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+        name = f"{Path(source).stem}.png"
+        Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)).save(
+            out / "masks" / name
+        )
+        image = np.asarray(Image.open(source).convert("RGB"))
+        Image.fromarray(visualizer.overlay(image, labels)).save(out / "pictures" / name)
+    print(
+        f"{len(samples)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
+    )
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from segfast.doctor import report
+
+    print(report())

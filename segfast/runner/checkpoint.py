@@ -1,0 +1,124 @@
+"""Checkpoints: one plain dict of tensors, numbers and strings, written whole or not at all.
+
+Every file opens with `torch.load(weights_only=True)`; nothing in it can execute.
+"""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import contextlib
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from segfast.errors import CheckpointError
+
+
+def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
+    """Write `state` to a temporary name, sync it to the disk, rename: a kill leaves the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call `write(binary file)` on a temporary file beside `path`, then rename it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint safely.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises pickle, zip, runtime and other errors for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of tensors and plain values: {reason}"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(state).__name__}, expected a dict with 'state_dict'"
+        )
+    return state
+
+
+def load_weights(
+    model: nn.Module, state: dict[str, Any], source: str | Path, *, strict: bool = True
+) -> list[str]:
+    """Copy a checkpoint's weights into a model; a `module.` prefix is dropped.
+
+    Returns:
+        The keys that did not match on either side (empty when `strict`).
+
+    Raises:
+        CheckpointError: a shape differs (the text names the key and both shapes) or, with `strict`, a key is missing.
+    """
+    weights = state.get("state_dict", state)
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    own = model.state_dict()
+    for key, value in weights.items():
+        if key in own and own[key].shape != value.shape:
+            raise CheckpointError(
+                f"{source}: {key} is {tuple(value.shape)} there but {tuple(own[key].shape)} in the model "
+                "(hint: is num_classes the one it was trained with?)"
+            )
+    result = model.load_state_dict(weights, strict=False)
+    different = [*result.missing_keys, *result.unexpected_keys]
+    if different and strict:
+        raise CheckpointError(
+            f"{source} does not fit the model: {len(result.missing_keys)} keys missing, {len(result.unexpected_keys)} "
+            f"unknown, the first is {different[0]} (hint: is it a checkpoint of this config?)"
+        )
+    return different
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all random generators of this process, as plain values."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put all generators back to a saved state."""
+    torch.set_rng_state(state["torch"].cpu())
+    if (
+        state["cuda"]
+        and torch.cuda.is_available()
+        and len(state["cuda"]) == torch.cuda.device_count()
+    ):
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))

@@ -1,0 +1,214 @@
+"""The loops: short enough to recite. Each takes its dataloader and drives the runner's model and hooks."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from segfast.ops import check_labels
+from segfast.registry import LOOPS
+
+
+class _TrainLoop:
+    """What both training loops share."""
+
+    def __init__(
+        self, runner: Any, dataloader: DataLoader, val_begin: int, val_interval: int
+    ) -> None:
+        if val_interval < 1:
+            raise ValueError(f"expected val_interval >= 1, got {val_interval}")
+        if len(dataloader) == 0:
+            raise ValueError(
+                f"the training data has {len(dataloader.dataset)} samples, fewer than one batch with drop_last"  # type: ignore[arg-type]
+            )
+        self.runner, self.dataloader = runner, dataloader
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.epoch = 0
+        self.iter = 0
+
+    def run_iter(self, batch_idx: int, data_batch: Any) -> None:
+        """One iteration: before_train_iter, train_step, after_train_iter."""
+        self.runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
+        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
+        )
+        self.iter += 1
+
+    def _advance(self, num_batches: int) -> None:
+        """Move the sampler past batches that a resumed run has seen; nothing is loaded."""
+        sampler = self.dataloader.sampler
+        if num_batches and hasattr(sampler, "advance"):
+            sampler.advance(num_batches * (self.dataloader.batch_size or 1))
+
+    def _validate(self, step: int, last: bool) -> None:
+        """Validate every `val_interval` steps from `val_begin` on, and at the end."""
+        if (
+            self.runner.val_loop is not None
+            and step >= self.val_begin
+            and (step % self.val_interval == 0 or last)
+        ):
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_TrainLoop):
+    """Train for `max_epochs` passes over the data.
+
+    Args:
+        runner: the Runner.
+        dataloader: the training data.
+        max_epochs: passes.
+        val_begin: the first epoch that is validated.
+        val_interval: epochs between validations; the last epoch always is.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+    ) -> None:
+        """Count the iterations."""
+        super().__init__(runner, dataloader, val_begin, val_interval)
+        self.max_epochs, self.max_iters = max_epochs, max_epochs * len(dataloader)
+
+    def run(self) -> None:
+        """From the present epoch and iteration to the end."""
+        self.runner.call_hook("before_train")
+        while self.epoch < self.max_epochs:
+            self._run_epoch(self.iter - self.epoch * len(self.dataloader))
+            self._validate(self.epoch, last=self.epoch == self.max_epochs)
+        self.runner.call_hook("after_train")
+
+    def _run_epoch(self, done: int) -> None:
+        """One pass, of which `done` batches were already seen."""
+        self.runner.call_hook("before_train_epoch")
+        self._advance(done)
+        self.runner.model.train()
+        for batch_idx, data_batch in enumerate(self.dataloader, start=done):
+            self.run_iter(batch_idx, data_batch)
+        self.runner.call_hook("after_train_epoch")
+        self.epoch += 1
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(_TrainLoop):
+    """Train for `max_iters` iterations, going over the data as often as that takes.
+
+    Args:
+        runner: the Runner.
+        dataloader: the training data.
+        max_iters: iterations.
+        val_begin: the first iteration that may be validated.
+        val_interval: iterations between validations; the last iteration always is.
+    """
+
+    max_epochs = 1
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+    ) -> None:
+        """Take the length."""
+        super().__init__(runner, dataloader, val_begin, val_interval)
+        self.max_iters = max_iters
+
+    def run(self) -> None:
+        """From the present iteration to the end; hooks see one endless epoch."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        batches = self._batches()
+        while self.iter < self.max_iters:
+            self.runner.model.train()
+            self.run_iter(self.iter, next(batches))
+            self._validate(self.iter, last=self.iter == self.max_iters)
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches without end; an infinite sampler never needs the restart."""
+        if hasattr(self.dataloader.sampler, "size"):  # one stream: skip what was seen
+            self._advance(self.iter)
+            passes = 0
+        else:
+            passes, done = divmod(self.iter, len(self.dataloader))
+            self._set_epoch(passes)
+            self._advance(done)
+        while True:
+            yield from self.dataloader
+            passes += 1
+            self._set_epoch(passes)
+
+    def _set_epoch(self, epoch: int) -> None:
+        if hasattr(self.dataloader.sampler, "set_epoch"):
+            self.dataloader.sampler.set_epoch(epoch)
+
+
+class _EvalLoop:
+    """What validation and testing share; `mode` is "val" or "test"."""
+
+    mode = ""
+
+    def __init__(
+        self, runner: Any, dataloader: DataLoader, evaluator: Any, fp16: bool = False
+    ) -> None:
+        self.runner, self.dataloader, self.evaluator, self.fp16 = (
+            runner,
+            dataloader,
+            evaluator,
+            fp16,
+        )
+        self.dataset_meta = getattr(dataloader.dataset, "metainfo", None)
+        evaluator.dataset_meta = self.dataset_meta
+
+    def run(self) -> dict:
+        """All batches, then the metrics: the one place that waits for the device."""
+        self.runner.call_hook(f"before_{self.mode}")
+        self.runner.call_hook(f"before_{self.mode}_epoch")
+        self.runner.model.eval()
+        for batch_idx, data_batch in enumerate(self.dataloader):
+            self.run_iter(batch_idx, data_batch)
+        check_labels()
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))  # type: ignore[arg-type]
+        self.runner.metrics = metrics
+        self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
+        self.runner.call_hook(f"after_{self.mode}")
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, batch_idx: int, data_batch: Any) -> None:
+        """One batch: predict, hand to the evaluator."""
+        self.runner.call_hook(
+            f"before_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch
+        )
+        with torch.autocast(self.runner.device.type, enabled=self.fp16):
+            outputs = getattr(self.runner.model, f"{self.mode}_step")(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            f"after_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
+        )
+
+
+@LOOPS.register_module()
+class ValLoop(_EvalLoop):
+    """Validation."""
+
+    mode = "val"
+
+
+@LOOPS.register_module()
+class TestLoop(_EvalLoop):
+    """Testing."""
+
+    mode = "test"
+    __test__ = False  # not a test class, whatever pytest thinks of its name
