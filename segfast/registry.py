@@ -5,7 +5,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from segfast.errors import ConfigError, UserError
@@ -44,7 +44,7 @@ class Registry:
         """Whether `name` is registered (dotted paths do not count)."""
         return name in self._entries
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         """The registered names."""
         return iter(self._entries)
 
