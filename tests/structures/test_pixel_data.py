@@ -51,7 +51,7 @@ def test_slicing_crops_every_field_and_ints_keep_the_dimension():
 
 def test_slicing_rejects_other_indices():
     pixels = PixelData(data=torch.zeros(1, 4, 5))
-    with pytest.raises(TypeError, match="Unsupported type .* for slicing PixelData"):
+    with pytest.raises(TypeError, match=r"Unsupported type .* for slicing PixelData"):
         pixels[0]
     with pytest.raises(TypeError, match="The type of element in input must be int or slice"):
         pixels[[0, 1], 0]

@@ -1,0 +1,123 @@
+"""Resize and RandomResize: sizes, and image and label staying on each other."""
+
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from PIL import Image
+
+from segfast.datasets import RandomResize, Resize
+from segfast.datasets.transforms.resize import resize_image, resize_nearest
+from segfast.errors import ConfigError
+from segfast.registry import TRANSFORMS
+
+
+def sample(height=40, width=60, seed=0):
+    """An image whose blue channel is its label times 80, so that both can be compared."""
+    blocks = np.random.default_rng(seed).integers(0, 3, (height // 10, width // 10))
+    labels = np.kron(blocks, np.ones((10, 10))).astype(np.uint8)
+    image = np.stack([labels * 80] * 3, -1)
+    return {"img": image, "gt_seg_map": labels, "seg_fields": ["gt_seg_map"]}
+
+
+def agreement(results):
+    """Share of pixels where the label is the one that the image shows."""
+    shown = np.rint(results["img"][..., 0] / 80)
+    return (shown == results["gt_seg_map"]).mean()
+
+
+@pytest.mark.parametrize(
+    ("scale", "keep_ratio", "size"),
+    [
+        ((30, 20), False, (20, 30)),
+        ((90, 50), False, (50, 90)),
+        (32, False, (32, 32)),
+        ((90, 50), True, (50, 75)),
+        ((50, 90), True, (50, 75)),
+        ((60, 60), True, (40, 60)),
+        ((1, 1), True, (1, 1)),
+    ],
+)
+def test_sizes(scale, keep_ratio, size):
+    results = Resize(scale=scale, keep_ratio=keep_ratio)(sample())
+    assert results["img"].shape == (*size, 3)
+    assert results["gt_seg_map"].shape == results["img_shape"] == size
+    assert results["scale_factor"] == (size[1] / 60, size[0] / 40)
+    assert results["keep_ratio"] is keep_ratio
+
+
+def test_scale_factor():
+    assert Resize(scale_factor=0.5)(sample())["img_shape"] == (20, 30)
+    assert Resize(scale_factor=(0.5, 2))(sample())["img_shape"] == (80, 30)
+
+
+@pytest.mark.parametrize("scale", [(120, 80), (180, 120), (45, 30), (30, 20)])
+def test_labels_stay_on_their_pixels(scale):
+    results = Resize(scale=scale)(sample())
+    assert agreement(results) > 0.85
+    assert set(np.unique(results["gt_seg_map"])) == {0, 1, 2}
+    flipped = Resize(scale=scale)(sample())
+    flipped["gt_seg_map"] = np.roll(flipped["gt_seg_map"], 3, axis=1)
+    assert agreement(flipped) < agreement(results)
+
+
+def test_uint8_bilinear_is_what_pillow_computes():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for size in [(20, 31), (77, 100)]:
+        expected = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+        difference = resize_image(image, size).astype(int) - np.asarray(expected, dtype=int)
+        assert np.abs(difference).max() <= 1
+        assert resize_image(image, size).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 13)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_any_dtype_and_channels(dtype, shape, interpolation):
+    image = np.full(shape, 100, dtype=dtype)
+    resized = resize_image(image, (5, 12), interpolation)
+    assert resized.shape == (5, 12, *shape[2:])
+    assert resized.dtype == dtype
+    np.testing.assert_allclose(resized, 100, rtol=1e-6)
+
+
+def test_nearest_takes_pixel_centres():
+    row = np.arange(4)[None]
+    assert resize_nearest(row, (1, 2)).tolist() == [[1, 3]]
+    assert resize_nearest(row, (1, 8)).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
+    assert resize_nearest(row, (2, 4)).tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_random_resize_draws_within_the_range():
+    resize = RandomResize(scale=(60, 40), ratio_range=(0.5, 2.0), keep_ratio=True)
+    rng = np.random.default_rng(0)
+    widths = [resize({**sample(), "rng": rng})["img_shape"][1] for _ in range(100)]
+    assert 28 <= min(widths) < 40
+    assert 100 < max(widths) <= 120
+    pair = RandomResize(scale=[(30, 20), (60, 40)])
+    sizes = {pair({**sample(), "rng": rng})["img_shape"] for _ in range(50)}
+    assert all(20 <= h <= 40 and 30 <= w <= 60 for h, w in sizes)
+    assert len(sizes) > 10
+
+
+def test_random_resize_truncates_and_repeats_for_one_stream():
+    resize = RandomResize(scale=(61, 41), ratio_range=(0.5, 0.5))
+    assert resize(sample())["img_shape"] == (20, 30)
+    free = RandomResize(scale=(60, 40), ratio_range=(0.5, 2.0))
+    shapes = [free({**sample(), "rng": np.random.default_rng(7)})["img_shape"] for _ in range(2)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (dict(type="Resize"), "scale: give either scale"),
+        (dict(type="Resize", scale=(1, 2, 3)), "scale: expected one or two positive ints"),
+        (dict(type="Resize", scale=0), "scale: expected one or two positive ints"),
+        (dict(type="Resize", scale=8, interpolation="area"), "interpolation: expected one of"),
+        (dict(type="RandomResize", scale=(4, 4)), "ratio_range: give scale"),
+        (dict(type="RandomResize", scale=8, ratio_range=(1, 1), k=1), "Resize has no such argu"),
+    ],
+)
+def test_wrong_arguments(cfg, message):
+    with pytest.raises(ConfigError, match=message):
+        TRANSFORMS.build(cfg, path="pipeline.0")
