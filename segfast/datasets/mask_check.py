@@ -34,7 +34,7 @@ def check_first_masks(pairs: Sequence[tuple[str, str | None]], rule: LabelRule) 
         check_same_size(mask, raw.shape, image, image_size(image))
         rule.apply(raw, mask)
         values = set(np.unique(raw).tolist())
-        if not example and values >= {0, 255}:
+        if not example and 255 in values:
             example = mask
         seen |= values
     if example and seen == {0, 255} and _ignores_foreground(rule):

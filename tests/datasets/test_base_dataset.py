@@ -147,8 +147,9 @@ def test_masks_of_0_and_255_propose_the_label_map(make_folder, mask):
 
 
 def test_0_1_255_is_not_mistaken(make_folder, mask):
-    masks = {"a": mask * 0, "b": np.where(mask == 1, 1, 255).astype(np.uint8)}
-    assert len(dataset(make_folder(masks), metainfo={"classes": ["x", "y"]})) == 2
+    void = np.where(mask == 1, 255, 0).astype(np.uint8)
+    folder = make_folder({"a": void, "b": (mask == 1).astype(np.uint8)})
+    assert len(dataset(folder, metainfo={"classes": ["x", "y"]})) == 2
 
 
 def test_a_wrong_label_is_found_at_once_or_when_loaded(make_folder, mask):
