@@ -109,7 +109,8 @@ class LabelRule:
             DataError: a raw value is not listed in `label_map`, or a label is no class.
         """
         dtype = self.dtype(mask.dtype)
-        if self._is_plain(mask, dtype):
+        unchanged = not self.reduce_zero_label and self.label_map is None and mask.dtype == dtype
+        if unchanged and self._surely_right(mask):
             return mask
         if mask.dtype == np.uint8:
             raw, index = np.arange(256), mask
@@ -120,15 +121,13 @@ class LabelRule:
             present = np.ones(len(raw), dtype=bool)
         labels = self._map(raw)
         self._check(raw[present], labels[present], path)
-        return labels.astype(dtype)[index]
+        return mask if unchanged else labels.astype(dtype)[index]
 
-    def _is_plain(self, mask: np.ndarray, dtype: np.dtype) -> bool:
-        """Whether nothing is mapped and one look at the maximum shows that all is well."""
-        if self.reduce_zero_label or self.label_map is not None or mask.dtype != dtype:
-            return False
+    def _surely_right(self, mask: np.ndarray) -> bool:
+        """Whether one look at the maximum shows that unmapped labels are classes."""
         if self.num_classes is None or mask.size == 0:
             return True
-        return dtype == np.uint8 and int(mask.max()) < self.num_classes
+        return mask.dtype == np.uint8 and int(mask.max()) < self.num_classes
 
     def _map(self, raw: np.ndarray) -> np.ndarray:
         labels = raw.astype(np.int64)
