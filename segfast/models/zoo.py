@@ -1,6 +1,7 @@
 """The built-in network: small enough to learn on a laptop's CPU in minutes."""
 
 # SPDX-License-Identifier: Apache-2.0
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential
 
 
 class _Residual(nn.Module):
-    """x + two 3x3 convolutions of x; the last batch norm starts at zero, so it starts as x."""
+    """relu(x + two 3x3 convolutions of x)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,25 +34,25 @@ class _Residual(nn.Module):
 
 
 class _Merge(nn.Module):
-    """Brings coarse features to the finer ones' size, adds them, and mixes."""
+    """Brings coarse features to the finer ones' size, puts both side by side, and mixes."""
 
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(coarse, fine, 1, bias=False)
-        self.mix = _conv(fine, fine)
+        self.mix = _conv(coarse + fine, fine)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """(N, A, h, w) and (N, B, H, W) -> (N, B, H, W)."""
-        up = F.interpolate(self.project(coarse), fine.shape[-2:], mode="bilinear")
-        return self.mix(fine + up)
+        up = F.interpolate(coarse, fine.shape[-2:], mode="bilinear")
+        return self.mix(torch.cat([up, fine], dim=1))
 
 
 @MODELS.register_module()
 class SegNetS(nn.Module):
     """A small U-shaped network, logits at stride 4.
 
-    Strides 2, 4, 8, 16 with width, 2, 3 and 4 times width channels; then back to stride 4. With 24
-    channels and 11 classes: 0.6 million parameters.
+    Strides 2, 4, 8 and 16 have 1, 2, 4 and 6 times `width` channels, with one residual block each
+    from stride 4 on; then back to stride 4. With width 16 and 11 classes: 0.46 million parameters,
+    0.5 giga multiply-adds for a 256 x 256 image.
 
     Args:
         num_classes: output channels.
@@ -59,19 +60,17 @@ class SegNetS(nn.Module):
         width: channels at stride 2.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 24) -> None:
-        """Build the layers; He initialisation, the classifier starts near zero."""
+    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 16) -> None:
+        """Build the layers, with torch's own initialisation."""
         super().__init__()
-        c2, c4, c8, c16 = width, 2 * width, 3 * width, 4 * width
+        c2, c4, c8, c16 = width, 2 * width, 4 * width, 6 * width
         self.stem = _conv(in_channels, c2, stride=2)
         self.stage4 = nn.Sequential(_conv(c2, c4, stride=2), _Residual(c4))
         self.stage8 = nn.Sequential(_conv(c4, c8, stride=2), _Residual(c8))
-        self.stage16 = nn.Sequential(_conv(c8, c16, stride=2), _Residual(c16), _Residual(c16))
-        self.context = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(c16, c16, 1), nn.ReLU())
+        self.stage16 = nn.Sequential(_conv(c8, c16, stride=2), _Residual(c16))
         self.merge8 = _Merge(c16, c8)
         self.merge4 = _Merge(c8, c4)
         self.classify = nn.Conv2d(c4, num_classes, 1)
-        self._initialise()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to logits.
@@ -85,17 +84,4 @@ class SegNetS(nn.Module):
         x4 = self.stage4(self.stem(images))
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
-        x16 = x16 + self.context(x16)  # what is in the picture at all
         return self.classify(self.merge4(self.merge8(x16, x8), x4))
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, _Residual):
-                last = module.body[-1]
-                assert isinstance(last, nn.BatchNorm2d)
-                nn.init.zeros_(last.weight)
-        nn.init.normal_(self.classify.weight, std=0.01)

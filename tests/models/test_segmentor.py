@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segfast.errors import ConfigError, LabelError, UserError
 from segfast.models import SegDataPreProcessor, Segmentor, SegNetS
@@ -65,6 +66,29 @@ def test_loss_equals_the_eager_composition(stride, align_corners):
     weight = model.net.conv.weight
     got_grad, want_grad = (torch.autograd.grad(x, weight)[0] for x in (losses["loss_ce"], want))
     torch.testing.assert_close(got_grad, want_grad)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements that any float tensor of the batch's operators had."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                self.largest = max(self.largest, value.numel())
+        return out
+
+
+def test_training_never_holds_full_size_logits():
+    model = Segmentor(Toy(num_classes=16, stride=4), num_classes=16)
+    batch = make_batch((32, 32), (32, 32), num_classes=16)
+    with LargestTensor() as seen:
+        losses, data = run_loss(model, batch)
+        losses["loss_ce"].backward()
+    assert seen.largest == data["inputs"].numel()
+    assert seen.largest < 2 * 16 * 32 * 32
 
 
 @pytest.mark.parametrize(
