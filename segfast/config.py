@@ -54,7 +54,7 @@ def load_config(source: Any = None, overrides: Mapping[str, Any] | None = None) 
     if source is None:
         source = DEMO
     if isinstance(source, Mapping):
-        cfg = _plain(source)
+        cfg = plain_copy(source)
         _check_keys(cfg, "config")
     else:
         cfg, used = _read_file(Path(source), overrides)
@@ -85,6 +85,17 @@ def parse_override(text: str) -> tuple[str, Any]:
 def dump_config(cfg: Mapping[str, Any]) -> str:
     """YAML that `load_config` reads back to the same config; tuples become lists, classes dotted paths."""
     return yaml.safe_dump(_dumpable(cfg), sort_keys=False, allow_unicode=True)
+
+
+def plain_copy(value: Any) -> Any:
+    """A copy made of plain dicts and lists; objects that are already built are the same ones."""
+    if isinstance(value, Mapping):
+        return {key: plain_copy(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [plain_copy(entry) for entry in value]
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(plain_copy(entry) for entry in value)
+    return value
 
 
 def _read_file(path: Path, overrides: dict[str, Any]) -> tuple[dict, set[str]]:
@@ -146,7 +157,7 @@ def _run_python(path: Path, text: str, overrides: dict[str, Any]) -> tuple[dict,
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
     cfg = {
-        key: _plain(value)
+        key: plain_copy(value)
         for key, value in namespace.items()
         if not key.startswith("_")
         and not isinstance(value, ModuleType)
@@ -197,17 +208,6 @@ def _override(cfg: dict, dotted: str, value: Any) -> None:
                 node = node[part]
         else:
             raise ConfigError(here, f"{'.'.join(parts[:depth])} is {node!r}, it has no keys")
-
-
-def _plain(value: Any) -> Any:
-    """A copy made of plain dicts and lists; other objects are kept."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(_plain(entry) for entry in value)
-    return value
 
 
 def _dumpable(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-max_iters = 400
+max_iters = 1800
 num_classes = 5
 
 model = dict(
@@ -18,11 +18,11 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    dataset=dict(type="ShapesDataset", num_images=400, seed=0, pipeline=train_pipeline),
+    dataset=dict(type="ShapesDataset", num_images=800, seed=0, pipeline=train_pipeline),
 )
 val_dataloader = dict(batch_size=8, dataset=dict(type="ShapesDataset", num_images=80, seed=1))
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-2))
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=4e-3, weight_decay=1e-2))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, begin=0, end=20, by_epoch=False),
     dict(type="PolyLR", power=0.9, eta_min=1e-5, begin=20, by_epoch=False),

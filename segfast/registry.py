@@ -182,14 +182,14 @@ def _check_arguments(target: Callable, args: dict, path: str) -> None:
     named, takes_any = known
     for key in args:
         if key not in named and not takes_any:
-            raise _no_such_argument(target, key, args, path)
+            raise _no_such_argument(target, key, path)
     for name, parameter in named.items():
         if parameter.default is inspect.Parameter.empty and name not in args:
             raise ConfigError(_join(path, name), f"missing, {target.__name__} needs this argument")
 
 
-def _no_such_argument(target: Callable, key: str, args: dict, path: str) -> ConfigError:
-    hint = did_you_mean(key, _argument_names(target) - set(args))
+def _no_such_argument(target: Callable, key: str, path: str) -> ConfigError:
+    hint = did_you_mean(key, _argument_names(target))
     return ConfigError(_join(path, key), f"{target.__name__} has no such argument{hint}")
 
 
@@ -207,7 +207,7 @@ def _construct(target: Callable, args: dict, path: str) -> Any:
         match = _UNEXPECTED_KEYWORD.search(str(error))
         if match is None or match.group(1) not in args:
             raise
-        raise _no_such_argument(target, match.group(1), args, path) from error
+        raise _no_such_argument(target, match.group(1), path) from error
     except (ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()) or f"{type(error).__name__} in its constructor"
         raise ConfigError(path, f"{target.__name__}: {reason}") from error

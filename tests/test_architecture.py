@@ -23,7 +23,7 @@ LAYERS = {
     "structures": {"errors"},
     "ops": {"_native", "errors"},
     "registry": {"errors"},
-    "config": {"errors", "demo_config"},
+    "config": {"errors", "registry", "demo_config"},
     "demo_config": set(),
     "evaluation": {"ops", "structures", "registry", "errors"},
     "datasets": {"structures", "registry", "errors"},
@@ -31,6 +31,7 @@ LAYERS = {
     "visualization": {"structures", "registry", "errors"},
     "runner": {
         "ops", "models", "datasets", "evaluation", "visualization", "structures", "registry", "config", "errors",
+        "_native",
     },
 }  # fmt: skip
 

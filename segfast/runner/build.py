@@ -40,7 +40,7 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
     )
     arguments = {"runner": runner, "dataloader": dataloader}
     if mode != "train":
-        try:
+        try:  # metrics know their own keys only
             arguments["evaluator"] = (
                 evaluator if isinstance(evaluator, Evaluator) else Evaluator(evaluator)
             )

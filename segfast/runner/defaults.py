@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from segfast.config import plain_copy
+
 IMAGENET = {
     "type": "SegDataPreProcessor",
     "mean": [123.675, 116.28, 103.53],
@@ -29,7 +31,7 @@ HOOKS: dict[str, dict] = {
 
 def with_defaults(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config with everything filled in that has a sensible default."""
-    cfg = copy.deepcopy(dict(cfg))
+    cfg = plain_copy(cfg)
     if cfg.get("train_dataloader") is not None:
         cfg["train_cfg"] = {
             **({} if _has_length(cfg.get("train_cfg")) else TRAIN_CFG),
@@ -46,9 +48,12 @@ def with_defaults(cfg: Mapping[str, Any]) -> dict[str, Any]:
         else:
             cfg.pop(f"{mode}_cfg", None)
             cfg.pop(f"{mode}_evaluator", None)
-    preprocessor = cfg.pop("data_preprocessor", None) or IMAGENET
+    preprocessor = cfg.pop("data_preprocessor", None)
     if isinstance(cfg.get("model"), Mapping):
-        cfg["model"] = {"data_preprocessor": copy.deepcopy(preprocessor), **cfg["model"]}
+        if preprocessor is None and cfg["model"].get("type") == "Segmentor":
+            preprocessor = copy.deepcopy(IMAGENET)
+        if preprocessor is not None:
+            cfg["model"] = {"data_preprocessor": preprocessor, **cfg["model"]}
     return cfg
 
 
