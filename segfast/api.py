@@ -2,23 +2,16 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-import yaml
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from segfast.config import load_config
-from segfast.datasets import Compose, pseudo_collate
-from segfast.datasets.folder import IMAGE_SUFFIXES
-from segfast.errors import CheckpointError, DataError
-from segfast.registry import MODELS
+from segfast.inference import expand, forget_pretrained, load_model, segment
 from segfast.runner import Runner
-from segfast.runner.checkpoint import load_checkpoint, load_weights
+from segfast.runner.environment import choose_device
 from segfast.structures import SegDataSample
 
 
@@ -98,7 +91,7 @@ def test(
             config.pop(f"{mode}_{part}", None)
     config.pop("optim_wrapper", None)
     config.pop("param_scheduler", None)
-    _forget_pretrained(config)
+    forget_pretrained(config)
     config["work_dir"] = str(work_dir or config.get("work_dir") or _default_work_dir(cfg))
     return Runner.from_cfg(config, load_from=checkpoint).test()
 
@@ -133,95 +126,11 @@ def predict(
     if isinstance(model_or_checkpoint, nn.Module):
         model, pipeline, meta = model_or_checkpoint, None, {}
         if device is not None:
-            model.to(device)
+            model.to(choose_device(device))
     else:
         model, pipeline, meta = load_model(model_or_checkpoint, device)
-    steps = Compose(_prediction_pipeline(pipeline))
-    sources = _expand(images)
-    model.eval()
-    results: list[SegDataSample] = []
-    with torch.no_grad():
-        for start in range(0, len(sources), batch_size):
-            batch = [steps(_results_of(source)) for source in sources[start : start + batch_size]]
-            results += model.test_step(pseudo_collate(batch))
-    for sample in results:
-        if meta.get("classes"):
-            sample.set_metainfo({"classes": meta["classes"], "palette": meta.get("palette")})
-    return results
-
-
-def load_model(
-    checkpoint: str | Path, device: str | None = None
-) -> tuple[nn.Module, list | None, dict]:
-    """Rebuild a checkpoint's model: (model, its evaluation pipeline or None, dict(classes, palette))."""
-    state = load_checkpoint(checkpoint)
-    text = state.get("meta", {}).get("cfg")
-    config = yaml.safe_load(text) if text else None
-    if not config or "model" not in config:
-        raise CheckpointError(
-            f"{checkpoint} carries no config to rebuild its model from (hint: was it written by segfast?)"
-        )
-    _forget_pretrained(config)
-    model = MODELS.build(config["model"], path="model")
-    load_weights(model, state, checkpoint)
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = (config.get("test_dataloader") or config.get("val_dataloader") or {}).get(
-        "dataset", {}
-    )
-    return model, dataset.get("pipeline"), state["meta"].get("dataset_meta", {})
-
-
-def _forget_pretrained(config: dict) -> None:
-    """A checkpoint holds all weights: files of pretrained ones need not be there any more."""
-    if isinstance(config.get("model"), dict):
-        config["model"] = {
-            key: value for key, value in config["model"].items() if key != "encoder_weights"
-        }
+    return list(segment(model, expand(images), pipeline, meta, batch_size))
 
 
 def _default_work_dir(cfg: Any) -> str:
     return f"work_dirs/{Path(cfg).stem}" if isinstance(cfg, (str, Path)) else "work_dirs/run"
-
-
-def _prediction_pipeline(pipeline: Sequence | None) -> list:
-    """The evaluation pipeline without annotations."""
-    steps = pipeline or [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}]
-    return [
-        step
-        for step in steps
-        if not (isinstance(step, Mapping) and step.get("type") == "LoadAnnotations")
-    ]
-
-
-def _expand(images: Any) -> list:
-    """One or many images, folders opened, as a list."""
-    items = images if isinstance(images, (list, tuple)) else [images]
-    expanded: list = []
-    for item in items:
-        if isinstance(item, (str, Path)) and Path(item).is_dir():
-            found = sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise DataError(
-                    f"{item}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
-                )
-            expanded += found
-        else:
-            expanded.append(item)
-    return expanded
-
-
-def _results_of(source: Any) -> dict:
-    """What a pipeline starts from: a path, or pixels already there (as BGR, like a decoded file)."""
-    if isinstance(source, (str, Path)):
-        if not Path(source).is_file():
-            raise DataError(f"{source}: no such image")
-        return {"img_path": str(source), "seg_fields": []}
-    if isinstance(source, Image.Image):
-        source = np.asarray(source.convert("RGB"))
-    if isinstance(source, Tensor):
-        source = source.permute(1, 2, 0).cpu().numpy()
-    if not isinstance(source, np.ndarray) or source.ndim != 3:
-        raise DataError(
-            f"expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor, got {type(source).__name__}"
-        )
-    return {"img_path": None, "img": np.ascontiguousarray(source[..., ::-1]), "seg_fields": []}

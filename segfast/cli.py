@@ -134,17 +134,16 @@ def _predict(options: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from segfast.api import _expand, load_model, predict
+    from segfast.inference import expand, load_model, segment
     from segfast.visualization import SegLocalVisualizer
 
-    sources = _expand(options.images)
+    sources = expand(options.images)
     out = Path(options.out)
-    _, _, meta = load_model(options.checkpoint, options.device)
+    model, pipeline, meta = load_model(options.checkpoint, options.device)
     visualizer = SegLocalVisualizer(meta, alpha=0.6)
-    samples = predict(options.checkpoint, sources, device=options.device)
     for folder in ("masks", "pictures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for source, sample in zip(sources, samples, strict=True):
+    for source, sample in zip(sources, segment(model, sources, pipeline, meta), strict=True):
         labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
         name = f"{Path(source).stem}.png"
         Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)).save(
@@ -153,7 +152,7 @@ def _predict(options: argparse.Namespace) -> None:
         image = np.asarray(Image.open(source).convert("RGB"))
         Image.fromarray(visualizer.overlay(image, labels)).save(out / "pictures" / name)
     print(
-        f"{len(samples)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
+        f"{len(sources)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )
 
 

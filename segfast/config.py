@@ -53,6 +53,9 @@ def load_config(source: Any = None, overrides: Mapping[str, Any] | None = None) 
     overrides = dict(overrides or {})
     if source is None:
         source = DEMO
+    if hasattr(source, "to_dict"):  # mmengine's Config, which keeps the file's helper variables
+        tree = plain_copy(source.to_dict())
+        source = {key: tree[key] for key in tree if not _is_helper(key)}
     if isinstance(source, Mapping):
         cfg = plain_copy(source)
         _check_keys(cfg, "config")
@@ -136,15 +139,16 @@ def _run_python(path: Path, text: str, overrides: dict[str, Any]) -> tuple[dict,
         raise ConfigError("", f"{path}:{error.lineno}: {error.msg}") from error
     used = set()
     for node in tree.body:
-        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
-            continue
-        name = getattr(node.targets[0], "id", None)
-        if name in overrides and not isinstance(overrides[name], Mapping):
-            node.value = ast.copy_location(
-                ast.parse(repr(overrides[name]), mode="eval").body, node.value
-            )
+        name = _assigned_name(node)
+        if name in overrides:
+            value = ast.parse(f"__overrides__[{name!r}]", mode="eval").body
+            node.value = ast.copy_location(value, node)  # type: ignore[attr-defined]
             used.add(name)
-    namespace: dict[str, Any] = {"__file__": str(path), "__name__": "segfast_config"}
+    namespace: dict[str, Any] = {
+        "__file__": str(path),
+        "__name__": "segfast_config",
+        "__overrides__": copy.deepcopy(overrides),
+    }
     try:
         exec(
             compile(ast.fix_missing_locations(tree), str(path), "exec"), namespace
@@ -164,13 +168,21 @@ def _run_python(path: Path, text: str, overrides: dict[str, Any]) -> tuple[dict,
         and (key in RUNNER_KEYS or not callable(value))
     }
     for key in cfg:
-        if (
-            key not in RUNNER_KEYS | TOLERATED_KEYS
-            and key not in loaded
-            and (hint := did_you_mean(key, RUNNER_KEYS))
-        ):
-            raise ConfigError(key, f"unknown key in {path}{hint}")
+        if key not in RUNNER_KEYS | TOLERATED_KEYS and key not in loaded and not _is_helper(key):
+            raise ConfigError(key, f"unknown key in {path}{did_you_mean(key, RUNNER_KEYS)}")
     return cfg, used
+
+
+def _assigned_name(node: ast.stmt) -> str | None:
+    """The variable of a plain statement `name = value` or `name: type = value`."""
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        return getattr(node.targets[0], "id", None)
+    return getattr(node.target, "id", None) if isinstance(node, ast.AnnAssign) else None
+
+
+def _is_helper(key: str) -> bool:
+    """Whether a top-level name is a variable of the file: neither a key nor a misspelt one."""
+    return key not in RUNNER_KEYS | TOLERATED_KEYS and not did_you_mean(key, RUNNER_KEYS)
 
 
 def _check_keys(cfg: Mapping[str, Any], where: str) -> None:
@@ -184,7 +196,12 @@ def _check_keys(cfg: Mapping[str, Any], where: str) -> None:
 def _override(cfg: dict, dotted: str, value: Any) -> None:
     """Set one dotted key; dicts on the way are created, list positions must exist."""
     parts = dotted.split(".")
-    if parts[0] not in cfg and parts[0] not in RUNNER_KEYS | TOLERATED_KEYS:
+    if parts[0] not in RUNNER_KEYS | TOLERATED_KEYS:
+        if parts[0] in cfg:  # changing it now would change nothing
+            hint = "give it a whole new value, or override the key that it ends up in"
+            raise ConfigError(
+                dotted, f"{parts[0]} is a variable that the file has used up ({hint})"
+            )
         raise ConfigError(dotted, f"unknown key{did_you_mean(parts[0], RUNNER_KEYS | set(cfg))}")
     node: Any = cfg
     for depth, part in enumerate(parts):

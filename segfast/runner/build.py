@@ -56,7 +56,8 @@ def build_schedulers(runner: Any, configs: Any) -> list:
     for i, cfg in enumerate(configs):
         cfg = dict(cfg)
         if cfg.get("end") is None:
-            cfg["end"] = runner.max_epochs if cfg.get("by_epoch", True) else runner.max_iters
+            end = runner.max_epochs if cfg.get("by_epoch", True) else runner.max_iters
+            cfg["end"] = max(end, cfg.get("begin", 0) + 1)  # a run cut short may never reach it
         schedulers.append(
             PARAM_SCHEDULERS.build(cfg, path=f"param_scheduler.{i}", optimizer=runner.optim_wrapper)
         )

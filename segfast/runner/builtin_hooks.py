@@ -216,7 +216,11 @@ class SegVisualizationHook(Hook):
         if self.draw and len(self._rows) < self.num_samples and isinstance(data_batch, dict):
             room = self.num_samples - len(self._rows)
             pairs = zip(data_batch.get("inputs", []), outputs, strict=False)
-            self._rows += [(image, sample.cpu()) for image, sample in list(pairs)[:room]]
+            self._rows += [
+                (image, sample.cpu())
+                for image, sample in list(pairs)[:room]
+                if "pred_sem_seg" in sample
+            ]
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Write `pictures/val_iter_N.png`."""

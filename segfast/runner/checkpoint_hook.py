@@ -38,7 +38,8 @@ class CheckpointHook(Hook):
         interval: iterations (or epochs) between saves; -1 saves only at the end.
         by_epoch: count epochs.
         save_last: also save after the last iteration.
-        save_best: a key of the metrics, "auto" for the first one, or None. The best file holds weights and meta only.
+        save_best: a key of the metrics, "auto" for mIoU or else the first one, or None. The best file
+            holds weights and meta only.
         rule: "greater" or "less"; None infers it from the metric's name.
         max_keep_ckpts: how many regular files stay; -1 keeps all.
     """
@@ -86,7 +87,9 @@ class CheckpointHook(Hook):
         """Keep the best weights."""
         if self.save_best is None or not metrics or runner.optim_wrapper is None:
             return
-        key = next(iter(metrics)) if self.save_best == "auto" else self.save_best
+        key = self.save_best
+        if key == "auto":
+            key = "mIoU" if "mIoU" in metrics else next(iter(metrics))
         if key not in metrics:
             raise ConfigError(
                 "default_hooks.checkpoint.save_best",

@@ -33,13 +33,10 @@ def with_defaults(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config with everything filled in that has a sensible default."""
     cfg = plain_copy(cfg)
     if cfg.get("train_dataloader") is not None:
-        cfg["train_cfg"] = {
-            **({} if _has_length(cfg.get("train_cfg")) else TRAIN_CFG),
-            **(cfg.get("train_cfg") or {}),
-        }
-        _resolve_by_epoch(cfg["train_cfg"])
-        cfg.setdefault("optim_wrapper", copy.deepcopy(OPTIM_WRAPPER))
-        cfg.setdefault("param_scheduler", _poly(cfg["train_cfg"]))
+        cfg["train_cfg"] = _train_cfg(cfg.get("train_cfg") or {})
+        cfg["optim_wrapper"] = _optim_wrapper(cfg.get("optim_wrapper") or {})
+        cfg.setdefault("param_scheduler", _poly(cfg["optim_wrapper"]))
+        cfg["default_hooks"] = _hooks(cfg.get("default_hooks") or {}, cfg["train_cfg"])
     for mode, loop in (("val", "ValLoop"), ("test", "TestLoop")):
         if cfg.get(f"{mode}_dataloader") is not None:
             cfg[f"{mode}_cfg"] = {"type": loop, **(cfg.get(f"{mode}_cfg") or {})}
@@ -57,20 +54,46 @@ def with_defaults(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return cfg
 
 
-def _has_length(train_cfg: Any) -> bool:
-    return isinstance(train_cfg, Mapping) and (
-        "max_iters" in train_cfg or "max_epochs" in train_cfg
-    )
-
-
-def _resolve_by_epoch(train_cfg: dict) -> None:
+def _train_cfg(given: Any) -> Any:
     """dict(by_epoch=True, max_epochs=...) names the loop; so does the length alone."""
+    if not isinstance(given, Mapping):
+        return given
+    train_cfg = dict(given)
     by_epoch = train_cfg.pop("by_epoch", "max_epochs" in train_cfg)
     train_cfg.setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
-    if train_cfg["type"] == "IterBasedTrainLoop":
-        train_cfg.setdefault("val_interval", max(1, train_cfg.get("max_iters", 20000) // 10))
+    if train_cfg["type"] != "IterBasedTrainLoop":
+        return train_cfg
+    if "max_iters" not in train_cfg:
+        return {**TRAIN_CFG, **train_cfg}
+    if isinstance(train_cfg["max_iters"], int):
+        train_cfg.setdefault("val_interval", max(1, train_cfg["max_iters"] // 10))
+    return train_cfg
 
 
-def _poly(train_cfg: dict) -> list[dict]:
-    """PolyLR over the whole training, by iteration."""
-    return [{"type": "PolyLR", "power": 0.9, "eta_min": 1e-4, "by_epoch": False}]
+def _optim_wrapper(given: Any) -> Any:
+    """What a wrapper or its optimiser leaves out is MMSegmentation's SGD."""
+    if not isinstance(given, Mapping):
+        return given
+    default: dict[str, Any] = OPTIM_WRAPPER["optimizer"]  # type: ignore[assignment]
+    optimizer = given.get("optimizer") or {}
+    if isinstance(optimizer, Mapping) and optimizer.get("type") is None:
+        optimizer = {**default, **optimizer}
+    return {"type": OPTIM_WRAPPER["type"], **given, "optimizer": optimizer}
+
+
+def _poly(optim_wrapper: Any) -> list[dict]:
+    """PolyLR over the whole training, by iteration, to a hundredth of the start, or 1e-4 where that is less."""
+    lr = optim_wrapper["optimizer"].get("lr") if isinstance(optim_wrapper, Mapping) else None
+    eta_min = min(1e-4, lr / 100) if isinstance(lr, (int, float)) else 0.0
+    return [{"type": "PolyLR", "power": 0.9, "eta_min": eta_min, "by_epoch": False}]
+
+
+def _hooks(given: Mapping[str, Any], train_cfg: Any) -> dict[str, Any]:
+    """Checkpoints are saved as often as the model is validated, counted as the loop counts."""
+    hooks = dict(given)
+    change = hooks.get("checkpoint", {})
+    if isinstance(change, Mapping) and isinstance(train_cfg, Mapping):
+        by_epoch = train_cfg["type"] == "EpochBasedTrainLoop"
+        interval = train_cfg.get("val_interval", 1 if by_epoch else -1)
+        hooks["checkpoint"] = {"interval": interval, "by_epoch": by_epoch, **change}
+    return hooks

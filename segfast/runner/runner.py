@@ -3,12 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +19,7 @@ from segfast.runner.builtin_hooks import IterTimerHook
 from segfast.runner.checkpoint import load_checkpoint, load_weights
 from segfast.runner.checkpoint_hook import CheckpointHook
 from segfast.runner.defaults import with_defaults
+from segfast.runner.environment import choose_device, seed_everything
 from segfast.runner.hooks import Hook, priority_number
 from segfast.runner.log import RunLog
 from segfast.runner.optim import build_optim_wrapper
@@ -91,7 +90,7 @@ class Runner:
                 "several processes are not supported yet (hint: start one process, without torchrun)"
             )
         self.cfg = dict(cfg or {})
-        self.seed = self._seed(randomness or {})
+        self.seed = seed_everything(randomness or {})
         self.work_dir = Path(work_dir)
         self._parts = {
             "train": (train_dataloader, train_cfg, None),
@@ -106,13 +105,16 @@ class Runner:
         self.test_loop: Any = None
         self.metrics: dict = {}
         self.load_from, self.resume = load_from, resume
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.model = MODELS.build(model, path="model").to(self.device)
         self.visualizer = (
             None if visualizer is None else VISUALIZERS.build(visualizer, path="visualizer")
         )
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [])
-        self.work_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError("work_dir", f"cannot create {work_dir}: {error.strerror}") from error
         self.log = RunLog(self.work_dir, quiet)
 
     @classmethod
@@ -225,18 +227,6 @@ class Runner:
             return loop.run()
         finally:
             self.log.close()
-
-    def _seed(self, randomness: Mapping) -> int:
-        seed = randomness.get("seed")
-        seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-        if randomness.get("deterministic"):
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.deterministic = True
-            torch.use_deterministic_algorithms(True)
-        return seed
 
     def _greeting(self) -> str:
         facts = build_info()

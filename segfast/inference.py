@@ -1,0 +1,130 @@
+"""Inference on single images: rebuild a model from its checkpoint, read what the caller gives, predict."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+from segfast.datasets import Compose, pseudo_collate
+from segfast.datasets.folder import IMAGE_SUFFIXES
+from segfast.errors import CheckpointError, ConfigError, DataError, UserError
+from segfast.registry import MODELS
+from segfast.runner.checkpoint import load_checkpoint, load_weights
+from segfast.runner.environment import choose_device
+from segfast.structures import SegDataSample
+
+
+def segment(
+    model: nn.Module,
+    sources: Sequence,
+    pipeline: Sequence | None,
+    meta: Mapping,
+    batch_size: int = 1,
+) -> Iterator[SegDataSample]:
+    """One predicted sample after the other, so that a large folder never lies in memory; see `predict`."""
+    if batch_size < 1:
+        raise UserError(f"expected batch_size >= 1, got {batch_size}")
+    load, steps = _split_pipeline(pipeline)
+    model.eval()
+    for start in range(0, len(sources), batch_size):
+        batch = [steps(_read(source, load)) for source in sources[start : start + batch_size]]
+        with torch.no_grad():
+            samples = model.test_step(pseudo_collate(batch))
+        for sample in samples:
+            if meta.get("classes"):
+                sample.set_metainfo({"classes": meta["classes"], "palette": meta.get("palette")})
+            yield sample
+
+
+def load_model(
+    checkpoint: str | Path, device: str | None = None
+) -> tuple[nn.Module, list | None, dict]:
+    """Rebuild a checkpoint's model: (model, its evaluation pipeline or None, dict(classes, palette))."""
+    state = load_checkpoint(checkpoint)
+    text = state.get("meta", {}).get("cfg")
+    config = yaml.safe_load(text) if text else None
+    if not config or "model" not in config:
+        raise CheckpointError(
+            f"{checkpoint} carries no config to rebuild its model from (hint: was it written by segfast?)"
+        )
+    forget_pretrained(config)
+    try:
+        model = MODELS.build(config["model"], path="model")
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{checkpoint}: its model cannot be rebuilt from the config inside: {error} (hint: a model or net that was "
+            "given as an object has to be built by hand; load the weights with segfast.runner.load_checkpoint)"
+        ) from error
+    load_weights(model, state, checkpoint)
+    model.to(choose_device(device))
+    dataset = (config.get("test_dataloader") or config.get("val_dataloader") or {}).get(
+        "dataset", {}
+    )
+    return model, dataset.get("pipeline"), state["meta"].get("dataset_meta", {})
+
+
+def forget_pretrained(config: dict) -> None:
+    """A checkpoint holds all weights: files of pretrained ones need not be there any more."""
+    if isinstance(config.get("model"), dict):
+        config["model"] = {
+            key: value for key, value in config["model"].items() if key != "encoder_weights"
+        }
+
+
+def _split_pipeline(pipeline: Sequence | None) -> tuple[Compose, Compose]:
+    """An evaluation pipeline as its image loading and the rest; annotations are left out."""
+    load: Any = {"type": "LoadImageFromFile"}
+    rest: list = []
+    for step in [{"type": "PackSegInputs"}] if pipeline is None else pipeline:
+        kind = step.get("type") if isinstance(step, Mapping) else type(step).__name__
+        name = str(kind).rpartition(".")[2]
+        if name == "LoadImageFromFile":
+            load = step
+        elif name != "LoadAnnotations":
+            rest.append(step)
+    return Compose([load]), Compose(rest)
+
+
+def expand(images: Any) -> list:
+    """One or many images, folders opened, as a list."""
+    items = images if isinstance(images, (list, tuple)) else [images]
+    expanded: list = []
+    for item in items:
+        if isinstance(item, (str, Path)) and Path(item).is_dir():
+            found = sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise DataError(
+                    f"{item}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
+                )
+            expanded += found
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def _read(source: Any, load: Compose) -> Any:
+    """What the rest of a pipeline starts from: a file's pixels, or those given (as BGR, like a file's)."""
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_file():
+            raise DataError(f"{source}: no such image")
+        return load({"img_path": str(source), "seg_fields": []})
+    kind = type(source).__name__
+    if isinstance(source, Image.Image):
+        source = np.asarray(source.convert("RGB"))
+    if isinstance(source, Tensor):
+        source = source.permute(1, 2, 0).cpu().numpy() if source.ndim == 3 else source.cpu().numpy()
+    if not isinstance(source, np.ndarray) or source.ndim != 3:
+        shape = f" of shape {source.shape}" if isinstance(source, np.ndarray) else ""
+        raise DataError(
+            f"expected a path, a PIL image, an (H, W, 3) array or a (3, H, W) tensor, got {kind}{shape}"
+        )
+    size = source.shape[:2]
+    image = np.ascontiguousarray(source[..., ::-1])
+    return {"img_path": None, "img": image, "img_shape": size, "ori_shape": size, "seg_fields": []}
