@@ -1,0 +1,82 @@
+"""The visualizer: colours, blending, grids that show what they claim."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segfast.structures import PixelData, SegDataSample
+from segfast.visualization import LocalVisBackend, SegLocalVisualizer
+
+META = {"classes": ("sky", "road"), "palette": [(0, 0, 200), (120, 60, 120)]}
+
+
+def sample(gt=None, pred=None):
+    made = SegDataSample()
+    if gt is not None:
+        made.gt_sem_seg = PixelData(data=torch.tensor(gt)[None])
+    if pred is not None:
+        made.pred_sem_seg = PixelData(data=torch.tensor(pred)[None])
+    return made
+
+
+def test_overlay_blends_and_leaves_ignored_pixels_alone():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    drawn = SegLocalVisualizer(META, alpha=0.5).overlay(image, np.array([[0, 1, 255]]))
+    assert drawn.tolist() == [[[50, 50, 150], [110, 80, 110], [100, 100, 100]]]
+    solid = SegLocalVisualizer(META, alpha=1.0).overlay(image, np.array([[0, 1, 255]]))
+    assert solid.tolist() == [[[0, 0, 200], [120, 60, 120], [100, 100, 100]]]
+
+
+def test_truth_and_prediction_side_by_side(tmp_path):
+    image = np.zeros((2, 2, 3), np.uint8)
+    both = sample([[0, 0], [1, 1]], [[1, 1], [1, 1]])
+    visualizer = SegLocalVisualizer(META, alpha=1.0, save_dir=tmp_path)
+    drawn = visualizer.add_datasample("a", image, both, step=3)
+    assert drawn.shape == (2, 4, 3)
+    assert drawn[0, :, 2].tolist() == [200, 200, 120, 120]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a_3.png")), drawn)
+    only = visualizer.add_datasample("b", image, both, draw_gt=False, out_file=tmp_path / "x/b.png")
+    assert only.shape == (2, 2, 3)
+    assert (tmp_path / "x/b.png").is_file()
+    assert visualizer.add_datasample("c", image).tolist() == image.tolist()
+
+
+def test_unknown_classes_get_colours_of_their_own():
+    visualizer = SegLocalVisualizer(alpha=1.0)
+    drawn = visualizer.colourise(np.array([[0, 1, 2, 255, -1]]))
+    assert len({tuple(c) for c in drawn[0, :4].tolist()}) == 4
+    assert drawn[0, 3].tolist() == drawn[0, 4].tolist()
+    assert np.array_equal(drawn, visualizer.colourise(np.array([[0, 1, 2, 255, -1]])))
+
+
+def test_grid_rows_of_different_sizes(tmp_path):
+    rows = []
+    for height, width in ((20, 30), (24, 16)):
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        image[0] = 250  # blue, as decoders of BGR hand it on
+        truth = np.zeros((height, width), np.uint8)
+        truth[0] = 255
+        pred = np.zeros((height, width), np.int64)
+        pred[:, :4] = 1
+        rows.append((image, sample(truth.tolist(), pred.tolist())))
+    SegLocalVisualizer(META).draw_grid(rows, tmp_path / "pictures" / "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "pictures" / "grid.png")).astype(int)
+    colours, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    found = dict(zip(map(tuple, colours.tolist()), counts.tolist(), strict=True))
+    pixels = 20 * 30 + 24 * 16
+    assert found[(0, 0, 250)] == pixels  # the image in RGB
+    assert found[(120, 60, 120)] >= 4 * (20 + 24)  # the prediction
+
+
+def test_refuses_alpha_out_of_range():
+    with pytest.raises(ValueError, match="alpha"):
+        SegLocalVisualizer(alpha=1.5)
+
+
+def test_backend_writes_named_steps(tmp_path):
+    backend = LocalVisBackend(tmp_path)
+    backend.add_image("a", np.zeros((2, 2, 3), np.uint8), step=7)
+    assert len(list(tmp_path.rglob("a_7.png"))) == 1
