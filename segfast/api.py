@@ -124,7 +124,8 @@ def predict(
         DataError: an image cannot be read.
     """
     if isinstance(model_or_checkpoint, nn.Module):
-        model, pipeline, meta = model_or_checkpoint, None, {}
+        model, pipeline = model_or_checkpoint, None
+        meta: dict = {}
         if device is not None:
             model.to(choose_device(device))
     else:

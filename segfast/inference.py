@@ -33,10 +33,11 @@ def segment(
         raise UserError(f"expected batch_size >= 1, got {batch_size}")
     load, steps = _split_pipeline(pipeline)
     model.eval()
+    step: Any = model.test_step
     for start in range(0, len(sources), batch_size):
         batch = [steps(_read(source, load)) for source in sources[start : start + batch_size]]
         with torch.no_grad():
-            samples = model.test_step(pseudo_collate(batch))
+            samples = step(pseudo_collate(batch))
         for sample in samples:
             if meta.get("classes"):
                 sample.set_metainfo({"classes": meta["classes"], "palette": meta.get("palette")})

@@ -62,7 +62,7 @@ class DistSamplerSeedHook(Hook):
     def before_train_epoch(self, runner: Any) -> None:
         """Call `set_epoch` where the sampler has it."""
         sampler = getattr(runner.train_loop.dataloader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
+        if sampler is not None and hasattr(sampler, "set_epoch"):
             sampler.set_epoch(runner.epoch)
 
 

@@ -99,7 +99,8 @@ def load_weights(
 
 def random_state() -> dict[str, Any]:
     """The state of all random generators of this process, as plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, position, has_gauss, gauss = state
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

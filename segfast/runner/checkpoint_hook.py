@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segfast.errors import ConfigError
-from segfast.registry import HOOKS
+from segfast.registry import HOOKS, did_you_mean
 from segfast.runner.checkpoint import write_atomically
 from segfast.runner.hooks import Hook
 
@@ -93,10 +93,10 @@ class CheckpointHook(Hook):
         if key not in metrics:
             raise ConfigError(
                 "default_hooks.checkpoint.save_best",
-                f"no metric {key!r}, there are {', '.join(metrics)}",
+                f"no metric {key!r}, there are {', '.join(metrics)}{did_you_mean(key, metrics)}",
             )
         score = float(metrics[key])
-        if math.isnan(score) or (self.best_score is not None and not self._better(key, score)):
+        if math.isnan(score) or not self._better(key, score):
             return
         previous = self.best_checkpoint
         self.best_score = score
@@ -123,20 +123,15 @@ class CheckpointHook(Hook):
 
     def _better(self, key: str, score: float) -> bool:
         rule = self.rule
+        if rule is None and any(part in key for part in _GREATER):
+            rule = "greater"
+        elif rule is None and any(part in key for part in _LESS):
+            rule = "less"
         if rule is None:
-            rule = (
-                "greater"
-                if any(part in key for part in _GREATER)
-                else "less"
-                if any(part in key for part in _LESS)
-                else None
-            )
-        if rule is None:
-            raise ConfigError(
-                "default_hooks.checkpoint.rule",
-                f"cannot tell whether a greater {key} is better; set 'greater' or 'less'",
-            )
-        assert self.best_score is not None
+            problem = f"cannot tell whether a greater {key} is better; set 'greater' or 'less'"
+            raise ConfigError("default_hooks.checkpoint.rule", problem)
+        if self.best_score is None:
+            return True
         return score > self.best_score if rule == "greater" else score < self.best_score
 
     def _save(self, runner: Any, step: int, name: str, epoch: int | None = None) -> None:

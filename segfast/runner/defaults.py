@@ -29,9 +29,9 @@ HOOKS: dict[str, dict] = {
 }
 
 
-def with_defaults(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config with everything filled in that has a sensible default."""
-    cfg = plain_copy(cfg)
+    cfg: dict[str, Any] = plain_copy(given)
     if cfg.get("train_dataloader") is not None:
         cfg["train_cfg"] = _train_cfg(cfg.get("train_cfg") or {})
         cfg["optim_wrapper"] = _optim_wrapper(cfg.get("optim_wrapper") or {})
@@ -58,7 +58,7 @@ def _train_cfg(given: Any) -> Any:
     """dict(by_epoch=True, max_epochs=...) names the loop; so does the length alone."""
     if not isinstance(given, Mapping):
         return given
-    train_cfg = dict(given)
+    train_cfg: dict[str, Any] = dict(given)
     by_epoch = train_cfg.pop("by_epoch", "max_epochs" in train_cfg)
     train_cfg.setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
     if train_cfg["type"] != "IterBasedTrainLoop":

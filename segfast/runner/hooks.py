@@ -28,7 +28,7 @@ STAGES = (
 class Hook:
     """Base of all hooks: every point does nothing, or the generic `_before_iter` and so on."""
 
-    priority = "NORMAL"
+    priority: str | int = "NORMAL"
 
     def before_run(self, runner: Any) -> None:
         """Everything is built, nothing has run."""

@@ -55,7 +55,8 @@ class OptimWrapper:
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Around forward: no gradient exchange on micro-steps that do not end in an optimiser step."""
         between = self.accumulative_counts > 1 and not self._steps_after(self._inner_count + 1)
-        with model.no_sync() if between and hasattr(model, "no_sync") else nullcontext():
+        no_sync: Any = getattr(model, "no_sync", nullcontext)
+        with no_sync() if between else nullcontext():
             yield
 
     def update_params(self, loss: Tensor) -> None:

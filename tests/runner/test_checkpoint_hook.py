@@ -28,10 +28,11 @@ class FakeRunner(SimpleNamespace):
 def iterate(hook, runner, scores=()):
     """max_iters iterations; `scores`: iteration -> metrics of the validation after it."""
     scores = dict(scores)
-    for runner.iter in range(runner.max_iters):
+    for done in range(runner.max_iters):
+        runner.iter = done
         hook.after_train_iter(runner, batch_idx=0)
-        if runner.iter + 1 in scores:
-            runner.iter += 1  # the loop counts before it validates
+        if done + 1 in scores:
+            runner.iter = done + 1  # the loop counts before it validates
             hook.after_val_epoch(runner, metrics=scores[runner.iter])
 
 
