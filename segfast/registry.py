@@ -14,11 +14,11 @@ _PLAIN_VALUES = (str, bytes, int, float, list, tuple, type(None))  # never an ob
 _UNEXPECTED_KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The hint ` (did you mean x?)` for the nearest known names, or an empty string."""
     names = sorted(set(known))
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=2, cutoff=cutoff)
     if not near:
         return ""
     return f" (did you mean {' or '.join(by_lower[name] for name in near)}?)"

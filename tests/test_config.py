@@ -38,6 +38,36 @@ def test_a_variable_is_overridden_before_the_file_runs(python_file):
     assert cfg["model"]["net"] == {"type": "Net", "width": 5}
 
 
+def test_variables_may_be_paths_and_may_be_annotated(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text('root: str = "data"\nval_dataloader = dict(dataset=dict(data_root=root))\n')
+    cfg = load_config(path, {"root": tmp_path})
+    assert cfg["val_dataloader"]["dataset"]["data_root"] == tmp_path
+
+
+def test_a_variable_that_is_used_up_cannot_be_changed_in_part(python_file):
+    with pytest.raises(ConfigError, match=r"^pipeline.0.size: pipeline is a variable .* used up"):
+        load_config(python_file, {"pipeline.0.size": 3})
+
+
+def test_mmengine_configs_keep_their_helper_variables():
+    class Config:  # as mmengine's: no dict, but it has to_dict
+        def to_dict(self):
+            return {"model": {"type": "A"}, "norm_cfg": {"type": "SyncBN"}, **self.extra}
+
+    source = Config()
+    source.extra = {
+        "crop_size": (512, 512),
+        "data_root": "data",
+        "optimizer": {},
+        "train_dataset": {},
+    }
+    assert load_config(source, {"model.width": 1}) == {"model": {"type": "A", "width": 1}}
+    source.extra = {"train_dataloder": {}}
+    with pytest.raises(ConfigError, match=r"^train_dataloder: unknown key .*train_dataloader"):
+        load_config(source)
+
+
 def test_overrides_reach_into_lists_and_create_dicts(python_file):
     cfg = load_config(
         python_file, {"train_dataloader.dataset.pipeline.1.keys": ["a"], "train_cfg.max_iters": 3}

@@ -195,6 +195,19 @@ def test_loss_that_explodes_stops_the_run(tmp_path):
         )
 
 
+def test_a_run_cut_short_of_its_warm_up(tmp_path):
+    schedule = [
+        {"type": "LinearLR", "begin": 0, "end": 20, "by_epoch": False},
+        {"type": "PolyLR", "begin": 20, "by_epoch": False},
+    ]
+    assert run(tmp_path, param_scheduler=schedule, train_cfg={"max_iters": 3}).iter == 3
+
+
+def test_pictures_are_left_out_where_nothing_is_segmented(tmp_path):
+    run(tmp_path, default_hooks={"visualization": {"draw": True}})
+    assert not (tmp_path / "pictures").exists()
+
+
 def test_test_loop(tmp_path):
     trained = run(tmp_path / "a")
     config = {
