@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 try:
-    from segfast import _C
+    from segfast import _C  # type: ignore[attr-defined]  # compiled
 except ImportError as error:
     raise ImportError(
         f"segfast's compiled operators cannot be loaded: {error} (hint: run `pip install .` in the "

@@ -126,10 +126,17 @@ def cross_entropy_reference(
 ) -> Tensor:
     """The eager composition that defines `cross_entropy`; runs in any dtype, float64 included."""
     label = target.long()
-    options = {"weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    loss = F.cross_entropy(
+        logits,
+        label,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction if pixel_weight is None else "none",
+        label_smoothing=label_smoothing,
+    )
     if pixel_weight is None:
-        return F.cross_entropy(logits, label, reduction=reduction, **options)
-    loss = F.cross_entropy(logits, label, reduction="none", **options) * pixel_weight
+        return loss
+    loss = loss * pixel_weight
     if reduction == "none":
         return loss
     if reduction == "sum":

@@ -204,7 +204,7 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    grads = []
+    grads: list[Tensor | None] = []
     for n, (shape, dtype) in enumerate(ctx.images):
         if not dtype.is_floating_point:
             grads.append(None)

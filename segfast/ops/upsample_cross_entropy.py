@@ -11,6 +11,8 @@ Source: torch.nn.functional.interpolate and cross_entropy (semantics). The fusio
 
 # SPDX-License-Identifier: Apache-2.0
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -132,14 +134,14 @@ def upsample_cross_entropy_reference(
     *,
     align_corners: bool = False,
     return_accuracy: bool = False,
-    **options: object,
+    **options: Any,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """The eager composition that defines `upsample_cross_entropy`; options as there."""
     full = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=align_corners)
     loss = cross_entropy_reference(full, target, **options)
     if not return_accuracy:
         return loss
-    valid = target.long() != options.get("ignore_index", -100)
+    valid = target.long().ne(options.get("ignore_index", -100))
     return loss, ((full.argmax(1) == target) & valid).sum(), valid.sum()
 
 

@@ -16,6 +16,8 @@ class PixelData(BaseDataElement):
     A two-dimensional value (H, W) becomes (1, H, W), with a warning.
     """
 
+    data: Any  # the usual field; others may be set
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Make a data field of shape (C, H, W).
 
