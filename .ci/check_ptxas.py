@@ -19,7 +19,9 @@ def main(log: str, archs: list[str]) -> None:
         for line in file:
             if match := re.search(r"Compiling entry function '(\w+)' for 'sm_(\d+)'", line):
                 kernel, arch = match.groups()
-            elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill", line):
+            elif match := re.search(
+                r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill", line
+            ):
                 if any(int(number) for number in match.groups()):
                     problems.append(f"sm_{arch} {kernel}: {line.strip()}")
             elif (match := re.search(r"Used (\d+) registers", line)) and kernel:
@@ -31,7 +33,9 @@ def main(log: str, archs: list[str]) -> None:
         if missing:
             problems.append(f"{name}: not compiled for sm_{', sm_'.join(missing)}")
     most = max(max(registers.values()) for registers in kernels.values())
-    print(f"{len(kernels)} kernels x {len(archs)} architectures, at most {most} registers, no spills")
+    print(
+        f"{len(kernels)} kernels x {len(archs)} architectures, at most {most} registers, no spills"
+    )
     if problems:
         sys.exit("\n".join(problems))
 

@@ -213,7 +213,7 @@ def _backward(ctx, grad):
         if ctx.std:
             g = g / torch.tensor(ctx.std, dtype=torch.float32, device=g.device).view(-1, 1, 1)
         grads.append((g.flip(0) if ctx.reverse_channels else g).to(dtype))
-    nothing = (
+    nothing: list | None = (
         None if ctx.std else []
     )  # torch takes an empty list for a list of tensors, whose gradient is a list
     return grads, nothing, nothing, None, None, None, None, None

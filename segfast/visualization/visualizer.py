@@ -180,7 +180,9 @@ def _to_rgb(image: Tensor, size: tuple[int, ...]) -> np.ndarray:
         low, high = np.percentile(array, (1, 99))
         array = np.clip((array - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(array[..., ::-1]))
-    return np.asarray(picture if picture.size[::-1] == tuple(size) else picture.resize(size[::-1]))
+    return np.asarray(
+        picture if picture.size[::-1] == tuple(size) else picture.resize((size[1], size[0]))
+    )
 
 
 def _strip(cells: list[np.ndarray]) -> np.ndarray:
