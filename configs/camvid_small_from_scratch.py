@@ -8,7 +8,7 @@ DIR holds images/{train,val} and masks/{train,val}; masks are index images 0..10
 # SPDX-License-Identifier: Apache-2.0
 
 data_root = "data/camvid"
-max_iters = 1000
+max_iters = 2100
 crop_size = (256, 256)
 classes = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree",
@@ -59,11 +59,11 @@ val_dataloader = dict(
         test_mode=True,
     ),
 )
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=700)
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-2))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, begin=0, end=50, by_epoch=False),
     dict(type="PolyLR", power=0.9, eta_min=1e-6, begin=50, by_epoch=False),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=500, save_best="mIoU"))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=700, save_best="mIoU"))
 randomness = dict(seed=0)

@@ -193,7 +193,7 @@ class ParamSchedulerHook(Hook):
 
 @HOOKS.register_module()
 class SegVisualizationHook(Hook):
-    """Draws the first few validation samples: image, truth, prediction, errors.
+    """Draws a few validation samples, spread over the data: image, truth, prediction, errors.
 
     Args:
         draw: whether to draw at all.
@@ -212,9 +212,16 @@ class SegVisualizationHook(Hook):
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Keep the first samples."""
-        if self.draw and len(self._rows) < self.num_samples and isinstance(data_batch, dict):
-            room = self.num_samples - len(self._rows)
+        """Keep samples of evenly spaced batches: neighbouring files are often nearly the same."""
+        num_batches = len(runner.val_loop.dataloader)
+        due = batch_idx % max(1, num_batches // self.num_samples) == 0
+        if (
+            self.draw
+            and due
+            and len(self._rows) < self.num_samples
+            and isinstance(data_batch, dict)
+        ):
+            room = min(-(-self.num_samples // num_batches), self.num_samples - len(self._rows))
             pairs = zip(data_batch.get("inputs", []), outputs, strict=False)
             self._rows += [
                 (image, sample.cpu())
