@@ -361,10 +361,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
                                           parts, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
-  finish_loss_kernel<<<1, 256, 0, stream>>>(parts, blocks, reduction,
-                                            {static_cast<float*>(loss.mutable_data_ptr()),
-                                             static_cast<float*>(weight_sum.mutable_data_ptr()),
-                                             static_cast<int64_t*>(tally.mutable_data_ptr())});
+  finish_loss_kernel<<<1, 256, 0, stream>>>(
+      parts, blocks, reduction,
+      LossResult{static_cast<float*>(loss.mutable_data_ptr()),
+                 static_cast<float*>(weight_sum.mutable_data_ptr()),
+                 static_cast<int64_t*>(tally.mutable_data_ptr())});
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {loss, stats, weight_sum, tally};
 }

@@ -104,7 +104,7 @@ void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, Lo
         sums->loss += static_cast<double>(loss);
         sums->weight += static_cast<double>(class_weight[y]);
         sums->valid += 1;
-        sums->correct += stats.argmax[i] == y;
+        sums->correct += a.accuracy && stats.argmax[i] == y;
       }
       out_max[w + i] = y >= 0 ? stats.max[i] : T(0);
       out_log_sum[w + i] = y >= 0 ? stats.log_sum[i] : kInfinity<T>;

@@ -1,0 +1,189 @@
+/* Just enough of CUDA to run this project's kernels on a CPU, thread for thread: a block's threads are fibers that run
+   until a barrier or a shuffle, so that missing barriers, wrong indices and wrong sums show without a GPU.
+   Not a model of timing or of the memory system; races between threads that never meet at a barrier do not show. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+using cudaStream_t = void*;
+inline dim3 blockIdx, threadIdx, gridDim, blockDim;
+
+namespace emulation {
+
+enum class State { kRunning, kBlockBarrier, kShuffle, kDone };
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  State state = State::kRunning;
+  int parity = 0;  // which half of the warp's exchange buffer the next shuffle uses
+};
+
+constexpr size_t kStackBytes = 128 << 10;
+inline std::vector<Fiber> fibers;
+inline std::vector<std::vector<uint64_t>> exchange;  // [warp][2 * 32]
+inline std::vector<char> dynamic_bytes;
+inline ucontext_t scheduler;
+inline unsigned current;
+inline std::function<void()> body;
+
+inline void pause(State state) {
+  const unsigned me = current;
+  fibers[me].state = state;
+  swapcontext(&fibers[me].context, &scheduler);
+}
+
+inline void fiber_main() {
+  body();
+  fibers[current].state = State::kDone;
+  swapcontext(&fibers[current].context, &scheduler);
+}
+
+// Lets every fiber in [begin, end) that waits for `waiting` go on, if nobody in the range is elsewhere.
+inline bool release(unsigned begin, unsigned end, State waiting) {
+  bool any = false;
+  for (unsigned t = begin; t < end; ++t) {
+    if (fibers[t].state == State::kDone) continue;
+    if (fibers[t].state != waiting) return false;
+    any = true;
+  }
+  for (unsigned t = begin; any && t < end; ++t) {
+    if (fibers[t].state == waiting) fibers[t].state = State::kRunning;
+  }
+  return any;
+}
+
+inline void run_block(unsigned threads) {
+  for (unsigned t = 0; t < threads; ++t) {
+    Fiber& fiber = fibers[t];
+    fiber.state = State::kRunning;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack = {fiber.stack.get(), 0, kStackBytes};
+    fiber.context.uc_link = &scheduler;
+    makecontext(&fiber.context, fiber_main, 0);
+  }
+  for (;;) {
+    bool ran = false, left = false;
+    for (current = 0; current < threads; ++current) {
+      if (fibers[current].state != State::kRunning) continue;
+      threadIdx = dim3(current, 0, 0);
+      swapcontext(&scheduler, &fibers[current].context);
+      ran = true;
+    }
+    bool released = release(0, threads, State::kBlockBarrier);
+    for (unsigned w = 0; w < threads; w += 32) released |= release(w, w + 32 < threads ? w + 32 : threads, State::kShuffle);
+    for (unsigned t = 0; t < threads; ++t) left |= fibers[t].state != State::kDone;
+    if (!left) return;
+    if (!ran && !released) throw std::runtime_error("emulation: threads wait for each other at different places");
+  }
+}
+
+template <class F>
+void launch(dim3 grid, dim3 block, size_t shared_bytes, F&& kernel) {
+  if (block.y != 1 || block.z != 1 || grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.x > 1024) {
+    throw std::runtime_error("emulation: bad launch configuration");
+  }
+  if (grid.y > 65535 || grid.z > 65535) throw std::runtime_error("emulation: grid too large in y or z");
+  gridDim = grid;
+  blockDim = block;
+  body = kernel;
+  fibers.resize(block.x);
+  for (Fiber& fiber : fibers) {
+    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStackBytes);
+  }
+  exchange.assign((block.x + 31) / 32, std::vector<uint64_t>(64));
+  dynamic_bytes.assign(shared_bytes, static_cast<char>(0xcd));  // shared memory starts as rubbish
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(block.x);
+}
+
+template <class T>
+T* dynamic_shared() {
+  return reinterpret_cast<T*>(dynamic_bytes.data());
+}
+
+template <class T>
+T shuffle(T value, int source_offset) {
+  const unsigned me = current, lane = me % 32, warp = me / 32;
+  Fiber& fiber = fibers[me];
+  const int parity = fiber.parity;
+  fiber.parity ^= 1;
+  std::memcpy(&exchange[warp][parity * 32 + lane], &value, sizeof value);
+  pause(State::kShuffle);
+  const int source = static_cast<int>(lane) + source_offset;
+  if (source < 0 || source > 31) return value;
+  T result;
+  std::memcpy(&result, &exchange[warp][parity * 32 + source], sizeof result);
+  return result;
+}
+
+}  // namespace emulation
+
+inline void __syncthreads() { emulation::pause(emulation::State::kBlockBarrier); }
+template <class T>
+T __shfl_down_sync(unsigned, T value, int offset) {
+  return emulation::shuffle(value, offset);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int offset) {
+  return emulation::shuffle(value, -offset);
+}
+template <class T>
+T atomicAdd(T* p, T value) {
+  const T old = *p;
+  *p += value;
+  return old;
+}
+template <class T>
+T atomicMin(T* p, T value) {
+  const T old = *p;
+  if (value < old) *p = value;
+  return old;
+}
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+template <class T>
+int cudaGetSymbolAddress(void** address, T& symbol) {
+  *address = &symbol;
+  return 0;
+}
+
+struct __half {
+  _Float16 value;
+};
+inline float __half2float(__half x) { return static_cast<float>(x.value); }
+inline __half __float2half_rn(float x) { return {static_cast<_Float16>(x)}; }
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if (std::isnan(x)) return {0x7fff};
+  return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
