@@ -203,7 +203,7 @@ def test_repeats_of_the_distributed_sampler_are_dropped(tmp_path):
     code = _WORKER.format(tests=str(__file__).rsplit("/", 1)[0])
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(tmp_path / "store")],
+            [sys.executable, "-P", "-c", code, str(rank), str(tmp_path / "store")],
             stdout=subprocess.PIPE,
             text=True,
         )
