@@ -30,11 +30,11 @@ def pytest_collection_modifyitems(config, items):
     """Skip what this machine cannot run; SEGFAST_REQUIRE_CUDA=1 forbids the CUDA skips."""
     no_cuda = not torch.cuda.is_available()
     for item in items:
-        if "cuda" in item.keywords and no_cuda:
+        if item.get_closest_marker("cuda") and no_cuda:  # not keywords: a folder's name is one
             if os.environ.get("SEGFAST_REQUIRE_CUDA") == "1":
                 pytest.exit("SEGFAST_REQUIRE_CUDA=1, but torch sees no CUDA device", returncode=1)
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
+        if item.get_closest_marker("shared_data") and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs the real data sets beside the checkout"))
 
 
