@@ -218,7 +218,6 @@ def test_repeats_of_the_distributed_sampler_are_dropped(tmp_path):
 
 
 @pytest.mark.cuda
-@pytest.mark.cuda
 def test_cuda_counts_without_waiting():
     samples = make_samples(device="cuda")
     metric = IoUMetric()

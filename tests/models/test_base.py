@@ -115,7 +115,6 @@ def test_devices_reach_every_nested_preprocessor():
 
 
 @pytest.mark.cuda
-@pytest.mark.cuda
 def test_cuda_moves_model_and_batches():
     model = Toy().cuda()
     assert model.data_preprocessor.device == torch.device("cuda")
