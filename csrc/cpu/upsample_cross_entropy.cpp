@@ -38,15 +38,6 @@ struct Blocks {
   static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
 
-PixelGrid grid_of(const Tensor& t) {
-  return {t.size(0),   t.size(1),   t.size(2),   t.size(3),
-          t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
-}
-
-PixelMap map_of(const Tensor& t) {
-  return {t.const_data_ptr(), element_of(t), t.stride(0), t.stride(1), t.stride(2)};
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
     const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
     std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction_code,

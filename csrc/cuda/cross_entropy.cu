@@ -126,20 +126,6 @@ dim3 grid_for(const PixelGrid& g) {
                             std::max<int64_t>(1, std::min<int64_t>(65535, kMostBlocks * 4 / x))));
 }
 
-template <class F>
-void with_logit_type(const Tensor& logits, F&& f) {
-  switch (element_of(logits)) {
-    case Element::kFloat:
-      return f(float{});
-    case Element::kHalf:
-      return f(__half{});
-    case Element::kBFloat16:
-      return f(__nv_bfloat16{});
-    default:
-      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
-  }
-}
-
 LossInputs loss_inputs(const MapView& label, const MapView& pixel_weight,
                        const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
                        int64_t ignore_index) {

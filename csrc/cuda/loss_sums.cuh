@@ -151,4 +151,19 @@ struct OnlineSoftmax {
   }
 };
 
+// Calls f with a value of the logits' storage type.
+template <class F>
+void with_logit_type(const Tensor& logits, F&& f) {
+  switch (element_of(logits)) {
+    case Element::kFloat:
+      return f(float{});
+    case Element::kHalf:
+      return f(__half{});
+    case Element::kBFloat16:
+      return f(__nv_bfloat16{});
+    default:
+      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
+  }
+}
+
 }  // namespace segfast

@@ -286,28 +286,6 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-template <class F>
-void with_logit_type(const Tensor& logits, F&& f) {
-  switch (element_of(logits)) {
-    case Element::kFloat:
-      return f(float{});
-    case Element::kHalf:
-      return f(__half{});
-    case Element::kBFloat16:
-      return f(__nv_bfloat16{});
-    default:
-      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
-  }
-}
-
-PixelGrid grid_of(const Tensor& t) {
-  return {t.size(0),   t.size(1),   t.size(2),   t.size(3),
-          t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
-}
-PixelMap map_of(const Tensor& t) {
-  return {t.const_data_ptr(), element_of(t), t.stride(0), t.stride(1), t.stride(2)};
-}
-
 LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight,
                        const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
                        int64_t ignore_index) {

@@ -96,6 +96,15 @@ inline MapView view_map(const Tensor& t, const PixelGrid& grid) {
   return {held, {held.const_data_ptr(), element_of(held), stride_n, own.stride_h, own.stride_w}};
 }
 
+// (N, C, h, w) and (N, H, W) tensors as they lie: resizing needs rows and columns apart.
+inline PixelGrid grid_of(const Tensor& t) {
+  return {t.size(0),   t.size(1),   t.size(2),   t.size(3),
+          t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+}
+inline PixelMap map_of(const Tensor& t) {
+  return {t.const_data_ptr(), element_of(t), t.stride(0), t.stride(1), t.stride(2)};
+}
+
 inline void check_cross_entropy(const char* op, const Tensor& logits, const Tensor& target,
                                 const std::optional<Tensor>& weight,
                                 const std::optional<Tensor>& pixel_weight) {
