@@ -31,6 +31,12 @@ STABLE_TORCH_LIBRARY(segfast, m) {
       "bool align_corners) -> Tensor");
   // counts (C, C) int64 += one per pixel at [target, pred]
   m.def("confusion_matrix_(Tensor(a!) counts, Tensor pred, Tensor target, int ignore_index) -> ()");
+  // -> (N, H, W) in dtype (torch's ScalarType number): the class of every pixel of the resized logits
+  m.def("upsample_argmax(Tensor logits, SymInt[] size, bool align_corners, int dtype) -> Tensor");
+  // both of the above in one pass; H, W from target
+  m.def(
+      "upsample_confusion_matrix_(Tensor(a!) counts, Tensor logits, Tensor target, int "
+      "ignore_index, bool align_corners) -> ()");
   // CUDA only: (count, first) of the bad labels met on anchor's device since the last call, and a reset; see cuda/label_faults.cuh
   m.def("take_label_faults(Tensor anchor) -> Tensor");
 }

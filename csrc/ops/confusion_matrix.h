@@ -5,12 +5,17 @@
 
 namespace segfast {
 
+inline void check_counts(const char* op, const Tensor& counts, int64_t num_classes) {
+  STD_TORCH_CHECK(counts.dim() == 2 && counts.size(0) == num_classes &&
+                      counts.size(1) == num_classes && counts.is_contiguous() &&
+                      counts.scalar_type() == ScalarType::Long,
+                  "segfast::", op, ": expected counts (", num_classes, ", ", num_classes,
+                  ") contiguous int64, got ", shape_text(counts));
+}
+
 inline int64_t check_confusion_matrix(const Tensor& counts, const Tensor& pred,
                                       const Tensor& target) {
-  STD_TORCH_CHECK(counts.dim() == 2 && counts.size(0) == counts.size(1) && counts.is_contiguous() &&
-                      counts.scalar_type() == ScalarType::Long,
-                  "segfast::confusion_matrix_: expected counts (C, C) contiguous int64, got ",
-                  shape_text(counts));
+  check_counts("confusion_matrix_", counts, counts.dim() > 0 ? counts.size(0) : 0);
   STD_TORCH_CHECK(
       is_label_type(element_of(pred)) && is_label_type(element_of(target)),
       "segfast::confusion_matrix_: expected pred and target uint8, int16, int32 or int64");
