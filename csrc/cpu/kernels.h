@@ -64,23 +64,38 @@ using CrossEntropyForwardKernel = void (*)(const CrossEntropyForward&, const Pix
                                            LabelFaults*);
 using CrossEntropyBackwardKernel = void (*)(const CrossEntropyBackward&, const PixelRun&);
 
+// Vectors of cells along a low-resolution row and the pixels in them: see cpu/column_slots.h, which builds it.
+// `left` and `right` are the weights of the two samples, in the arithmetic type.
+struct ColumnSlots {
+  int64_t vectors, most;  // most slots that any vector has
+  const int64_t* first;   // [vectors + 1]: slots of vector v are first[v] .. first[v + 1] - 1
+  const int32_t* pixel;   // [slots x lanes]: X, or the width of the output row in an empty place
+  const int32_t* slot;    // [width]: where pixel X lies in the arrays above
+  const void *left, *right;
+  int64_t size;  // slots x lanes
+};
+
 // The upsampled forms: `grid` is the low-resolution (N, C, h, w) grid; labels, loss and lse have the full size.
 struct UpsampleForward {
   CrossEntropyForward ce;
   BilinearAxis rows, cols;
+  ColumnSlots slots;
 };
 struct UpsampleBackward {
   CrossEntropyBackward ce;
   BilinearAxis rows, cols;
+  ColumnSlots slots;
 };
 
-// Forward owns the pixels of cells [y_begin, y_end) x [x_begin, x_end); backward owns those low-resolution samples.
-struct CellBlock {
-  int64_t n, y_begin, y_end, x_begin, x_end;
+// Rows of cells [y_begin, y_end) of image n (forward: from -1, the cells above the first sample), or the low-resolution
+// sample rows that a backward task owns.
+struct RowBlock {
+  int64_t n, y_begin, y_end;
 };
-using UpsampleForwardKernel = void (*)(const UpsampleForward&, const CellBlock&, LossSums*,
+// One LossSums and LabelFaults per row of cells of the block.
+using UpsampleForwardKernel = void (*)(const UpsampleForward&, const RowBlock&, LossSums*,
                                        LabelFaults*);
-using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const CellBlock&);
+using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const RowBlock&);
 
 constexpr int kLogitTypes = 4;   // Element::kFloat .. kBFloat16
 constexpr int kImageTypes = 10;  // Element::kFloat .. kInt64
@@ -88,6 +103,7 @@ constexpr int kPixelTypes = 3;   // float, half, bfloat16: kNormalizeOutputs[] g
 
 struct KernelTable {
   const char* name;
+  int64_t vector_bytes;
   NormalizeRowKernel normalize_row[kImageTypes][kPixelTypes];
   CrossEntropyForwardKernel cross_entropy_forward[kLogitTypes];
   CrossEntropyBackwardKernel cross_entropy_backward[kLogitTypes];

@@ -4,39 +4,37 @@
 
 #include <algorithm>
 
+#include "cpu/column_slots.h"
 #include "cpu/loss_tables.h"
 
 namespace segfast {
 namespace {
 
-constexpr int64_t kScratchBytes = 512 << 10;  // half of a typical L2: rows of a block stay there
-constexpr int64_t kEnoughBlocks = 64;         // as many as a large machine has threads
-
-// A fixed tiling of [begin, height) x [begin, width): by shape only, so the bits do not depend on the number of threads.
-struct Blocks {
-  int64_t origin, height, width, rows, cols, tiles_y, tiles_x, count;
-
-  // origin -1 tiles cells (there is one before the first sample), origin 0 tiles samples; `buffers` rows of `C` live in scratch.
-  Blocks(const PixelGrid& g, int64_t origin, int64_t max_rows, int64_t buffers, int64_t item_bytes)
-      : origin(origin) {
-    height = g.H - origin;
-    width = g.W - origin;
-    const int64_t column_bytes = buffers * (g.C + 16) * item_bytes;
-    cols = std::clamp<int64_t>(kScratchBytes / column_bytes - 2, 8, 256);
-    rows = max_rows;
-    while (rows > 1 && g.N * ceil_div(height, rows) * ceil_div(width, cols) < kEnoughBlocks)
-      rows /= 2;
-    tiles_y = ceil_div(height, rows);
-    tiles_x = ceil_div(width, cols);
-    count = g.N * tiles_y * tiles_x;
+// [begin, end) rows of every image dealt to tasks of equal size, about four per thread; results do not depend on the deal.
+struct RowBlocks {
+  int64_t begin, rows, height, per_image, count;
+  RowBlocks(int64_t images, int64_t begin, int64_t end) : begin(begin), height(end - begin) {
+    const int64_t tasks = 4 * static_cast<int64_t>(torch::stable::get_num_threads());
+    rows = std::max<int64_t>(1, ceil_div(images * height, tasks));
+    rows = ceil_div(height, ceil_div(height, rows));
+    per_image = ceil_div(height, rows);
+    count = images * per_image;
   }
-  CellBlock at(int64_t i) const {
-    const int64_t x = i % tiles_x, y = i / tiles_x % tiles_y, n = i / tiles_x / tiles_y;
-    return {n, origin + y * rows, origin + std::min(height, (y + 1) * rows), origin + x * cols,
-            origin + std::min(width, (x + 1) * cols)};
+  RowBlock at(int64_t i) const {
+    const int64_t y = i % per_image * rows;
+    return {i / per_image, begin + y, begin + std::min(height, y + rows)};
   }
   static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
+
+// Calls f with the column slots of the logits' arithmetic type.
+template <class F>
+void with_column_slots(const Tensor& logits, const BilinearAxis& cols, F&& f) {
+  if (logits.scalar_type() == ScalarType::Double)
+    f(ColumnSlotsOf<double>(cols, kernels().vector_bytes).view());
+  else
+    f(ColumnSlotsOf<float>(cols, kernels().vector_bytes).view());
+}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
     const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
@@ -49,25 +47,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
   const int64_t H = target.size(1), W = target.size(2);
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
   LossOutputs out(logits, target, reduction);
-  const UpsampleForward args{
-      {logits.const_data_ptr(), g, map_of(target),
-       pixel_weight ? map_of(*pixel_weight) : PixelMap{}, ignore_index, factors.tables, accuracy,
-       reduction == Reduction::kNone ? out.loss.mutable_data_ptr() : nullptr,
-       out.stats.mutable_data_ptr()},
-      {g.H, H, align_corners},
-      {g.W, W, align_corners}};
   LossSums sum;
   LabelFaults fault;
   if (target.numel() > 0) {
-    const UpsampleForwardKernel kernel =
-        kernels().upsample_forward[static_cast<int>(element_of(logits))];
-    const Blocks blocks(g, -1, 8, 3, out.stats.element_size());
-    std::vector<LossSums> sums(blocks.count);
-    std::vector<LabelFaults> faults(blocks.count);
-    torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) kernel(args, blocks.at(i), &sums[i], &faults[i]);
+    const BilinearAxis rows{g.H, H, align_corners}, cols{g.W, W, align_corners};
+    with_column_slots(logits, cols, [&](const ColumnSlots& slots) {
+      const UpsampleForward args{
+          {logits.const_data_ptr(), g, map_of(target),
+           pixel_weight ? map_of(*pixel_weight) : PixelMap{}, ignore_index, factors.tables,
+           accuracy, reduction == Reduction::kNone ? out.loss.mutable_data_ptr() : nullptr,
+           out.stats.mutable_data_ptr()},
+          rows, cols, slots};
+      const UpsampleForwardKernel kernel =
+          kernels().upsample_forward[static_cast<int>(element_of(logits))];
+      const RowBlocks blocks(g.N, -1, g.H);
+      std::vector<LossSums> sums(g.N * blocks.height);
+      std::vector<LabelFaults> faults(sums.size());
+      torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const RowBlock block = blocks.at(i);
+          const int64_t first = block.n * blocks.height + block.y_begin - blocks.begin;
+          kernel(args, block, &sums[first], &faults[first]);
+        }
+      });
+      total(sums, faults, &sum, &fault);
     });
-    total(sums, faults, &sum, &fault);
   }
   if (fault.count)
     throw std::invalid_argument(
@@ -89,18 +93,22 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
   Tensor grad = torch::stable::empty_like(logits);
   if (target.numel() == 0) return torch::stable::zero_(grad);
   const Tensor per_pixel = torch::stable::contiguous(grad_loss);
-  const UpsampleBackward args{
-      {logits.const_data_ptr(), g, map_of(target),
-       pixel_weight ? map_of(*pixel_weight) : PixelMap{}, ignore_index, factors.tables,
-       stats.const_data_ptr(), reduction == Reduction::kNone ? per_pixel.const_data_ptr() : nullptr,
-       gradient_scale(grad_loss, weight_sum, reduction), grad.mutable_data_ptr(), grid_of(grad)},
-      {g.H, target.size(1), align_corners},
-      {g.W, target.size(2), align_corners}};
-  const UpsampleBackwardKernel kernel =
-      kernels().upsample_backward[static_cast<int>(element_of(logits))];
-  const Blocks blocks(g, 0, 16, 7, stats.element_size());
-  torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) kernel(args, blocks.at(i));
+  const BilinearAxis rows{g.H, target.size(1), align_corners},
+      cols{g.W, target.size(2), align_corners};
+  with_column_slots(logits, cols, [&](const ColumnSlots& slots) {
+    const UpsampleBackward args{
+        {logits.const_data_ptr(), g, map_of(target),
+         pixel_weight ? map_of(*pixel_weight) : PixelMap{}, ignore_index, factors.tables,
+         stats.const_data_ptr(),
+         reduction == Reduction::kNone ? per_pixel.const_data_ptr() : nullptr,
+         gradient_scale(grad_loss, weight_sum, reduction), grad.mutable_data_ptr(), grid_of(grad)},
+        rows, cols, slots};
+    const UpsampleBackwardKernel kernel =
+        kernels().upsample_backward[static_cast<int>(element_of(logits))];
+    const RowBlocks blocks(g.N, 0, g.H);
+    torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) kernel(args, blocks.at(i));
+    });
   });
   return grad;
 }

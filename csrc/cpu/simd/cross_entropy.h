@@ -15,26 +15,6 @@
 namespace segfast {
 namespace {
 
-// Lanes of one channel at pixels p, p + stride, ...; lanes past `count` repeat the last pixel.
-template <class S>
-inline Vec<Arithmetic<S>> load_pixels(const S* p, int64_t stride, int count) {
-  using T = Arithmetic<S>;
-  constexpr int L = kLanesOf<T>;
-  if (stride == 1 && count == L) return load_widen(p);
-  T lanes[L];
-  for (int i = 0; i < L; ++i) lanes[i] = widen(p[(i < count ? i : count - 1) * stride]);
-  return load<T>(lanes);
-}
-template <class S>
-inline void store_pixels(S* p, int64_t stride, int count, Vec<Arithmetic<S>> v) {
-  using T = Arithmetic<S>;
-  constexpr int L = kLanesOf<T>;
-  if (stride == 1 && count == L) return store_narrow(p, v);
-  T lanes[L];
-  store<T>(lanes, v);
-  for (int i = 0; i < count; ++i) narrow(lanes[i], p + i * stride);
-}
-
 template <class T>
 struct TileStats {
   Vec<T> max, log_sum, beta_dot;  // beta_dot = sum_c beta_c (x_c - max)
@@ -57,7 +37,7 @@ inline TileStats<Arithmetic<S>> reduce_tile(const S* p, const PixelGrid& g, int 
     stats.max = vmax(stats.max, x);
   }
   Vec<T> sum{};
-  for (int64_t c = 0; c < g.C; ++c) sum += vexp(load<T>(tile + c * L) - stats.max);
+  for (int64_t c = 0; c < g.C; ++c) sum += vexp2((load<T>(tile + c * L) - stats.max) * kLog2EOf<T>);
   stats.log_sum = vlog(sum);
   if (tables.smooth) {
     const T* beta = static_cast<const T*>(tables.beta);
@@ -149,7 +129,7 @@ void cross_entropy_backward(const CrossEntropyBackward& a, const PixelRun& run) 
     }
     for (int64_t c = 0; c < g.C; ++c) {
       const Vec<T> x = load_pixels(row + w * g.stride_w + c * g.stride_c, g.stride_w, count);
-      const Vec<T> e = vexp((x - max) - log_sum);
+      const Vec<T> e = vexp2(((x - max) - log_sum) * kLog2EOf<T>);
       Vec<T> grad = e * k_softmax - (y == static_cast<Int<T>>(c) ? k_label : Vec<T>{});
       if (a.tables.smooth) grad -= k * beta[c];
       store_pixels(grad_row + w * gg.stride_w + c * gg.stride_c, gg.stride_w, count, grad);

@@ -4,6 +4,7 @@
 #include "cpu/simd/cross_entropy.h"
 #include "cpu/simd/normalize.h"
 #include "cpu/simd/upsample_cross_entropy.h"
+#include "cpu/simd/upsample_cross_entropy_backward.h"
 
 #define SEGFAST_STRING_(x) #x
 #define SEGFAST_STRING(x) SEGFAST_STRING_(x)
@@ -15,6 +16,7 @@ namespace segfast {
 // Rows in the order of Element, columns float, half, bfloat16.
 extern const KernelTable SEGFAST_JOIN(kernels_, SEGFAST_ISA) = {
     SEGFAST_STRING(SEGFAST_ISA),
+    kVectorBytes,
     {{normalize_row<float, float>, normalize_row<float, Half>, normalize_row<float, BFloat16>},
      {normalize_row<double, float>, normalize_row<double, Half>, normalize_row<double, BFloat16>},
      {normalize_row<Half, float>, normalize_row<Half, Half>, normalize_row<Half, BFloat16>},

@@ -1,329 +1,238 @@
-/* Cross-entropy of bilinearly resized logits, without the resized logits: lanes are classes.
-   Math     z_p = sum of four corner samples; loss and gradient as in cross_entropy.h; the gradient of a sample is the
-            weighted sum over the pixels of its four cells (base/bilinear.h)
+/* Cross-entropy of bilinearly resized logits, without the resized logits: lanes are cells, slots are their pixels.
+   Math     z_p = blend of four corner samples; loss as in cross_entropy.h, in base 2: t = (z - max) log2 e
    Shapes   logits (N, C, h, w); labels, max and log-sum (N, H, W)
-   Traffic  low-resolution rows are transposed once into (column, class) scratch: the arithmetic then runs over
-            consecutive classes for any scale, up or down, and the two corner columns of a cell stay in L1 for all its pixels
-   Order    a block owns its low-resolution samples and visits the cells around them in a fixed order: no atomics, no
-            dependence on the number of threads. Cells on a block's rim are visited by both neighbours.
-   Numerics as cross_entropy.h; padding lanes hold kPad, whose exponential is 0 */
+   Cost     per pixel and class: a blend and a maximum, then a blend, an exponential and two selects; nothing is written
+            but the saved maximum and log-sum. Scratch: two low-resolution rows, one vector of cells, one output row
+   Order    the slots of a row of cells are summed per lane, then over lanes: independent of the number of threads
+   Numerics cpu/simd/cells.h, cpu/simd/vec.h; t is one rounding away from the blended logit's own */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/loss.h"
-#include "cpu/kernels.h"
-#include "cpu/simd/labels.h"
+#include "cpu/simd/cells.h"
 
 namespace segfast {
 namespace {
 
-constexpr float kPad = -3.0e38f;
+// Slots that share one walk over the classes: their running values stay in registers.
+constexpr int kGroup = kVectorBytes == 64 ? 4 : 2;
 
-// Samples [x_begin, x_begin + columns) of low-resolution row y, clamped at the borders, as (column, class) with `pitch`.
-template <class S>
-inline void load_samples(const void* logits, const PixelGrid& g, int64_t n, int64_t y,
-                         int64_t x_begin, int64_t columns, int64_t pitch, Arithmetic<S>* out) {
-  const int64_t row = y < 0 ? 0 : (y >= g.H ? g.H - 1 : y);
-  const S* p = static_cast<const S*>(logits) + n * g.stride_n + row * g.stride_h;
-  const auto clamped = [&](int64_t i) {
-    const int64_t x = x_begin + i;
-    return x < 0 ? 0 : (x >= g.W ? g.W - 1 : x);
-  };
-  if (g.stride_c == 1) {
-    for (int64_t i = 0; i < columns; ++i) {
-      const S* q = p + clamped(i) * g.stride_w;
-      for (int64_t c = 0; c < g.C; ++c) out[i * pitch + c] = widen(q[c]);
-    }
-    return;
-  }
-  for (int64_t c = 0; c < g.C; ++c) {
-    const S* q = p + c * g.stride_c;
-    for (int64_t i = 0; i < columns; ++i) out[i * pitch + c] = widen(q[clamped(i) * g.stride_w]);
-  }
-}
-
-// The pixels of cells [begin, end) along x: where each cell starts, and each pixel's lambda.
+// What a walk over the classes leaves of one slot; t is in base 2, relative to the maximum.
 template <class T>
-struct PixelColumns {
-  int64_t first, count;  // X range
-  int64_t* start;        // start[j]: first pixel of cell begin + j, relative to `first`
-  T* lambda;
+struct SlotSoftmax {
+  Vec<T> max, sum, at_label, beta_dot;
+  Vec<Int<T>> argmax;
 };
-template <class T>
-inline PixelColumns<T> pixel_columns(const BilinearAxis& axis, int64_t begin, int64_t end,
-                                     int64_t* start, T* lambda) {
-  const int64_t first = first_pixel(axis, begin), last = first_pixel(axis, end);
-  for (int64_t j = begin; j <= end; ++j) start[j - begin] = first_pixel(axis, j) - first;
-  for (int64_t x = first; x < last; ++x)
-    lambda[x - first] = static_cast<T>(bilinear_sample(axis, x).lambda);
-  return {first, last - first, start, lambda};
-}
 
-// row = (1 - ly) top + ly bottom, over whole vectors.
-template <class T>
-inline void blend_rows(const T* top, const T* bottom, T ly, int64_t count, T* row) {
-  for (int64_t i = 0; i < count; i += kLanesOf<T>) {
-    store<T>(row + i, load<T>(top + i) * (T(1) - ly) + load<T>(bottom + i) * ly);
-  }
-}
-
-template <class T>
-struct PixelSoftmax {
-  T max, sum;
-};
-// Blends two corner columns into z (whole vectors) and reduces it.
-template <class T>
-inline PixelSoftmax<T> blend_softmax(const T* left, const T* right, T lambda, int64_t pitch, T* z) {
+template <class T, int kSlots, bool kAccuracy, bool kSmooth>
+inline void softmax_slots(const Cells<T>& cells, int64_t num_classes, const T* w_left,
+                          const T* w_right, const Int<T>* label, const T* beta,
+                          SlotSoftmax<T>* out) {
   constexpr int L = kLanesOf<T>;
-  const T w0 = T(1) - lambda;
-  Vec<T> top = load<T>(left) * w0 + load<T>(right) * lambda;
-  store<T>(z, top);
-  for (int64_t c = L; c < pitch; c += L) {
-    const Vec<T> v = load<T>(left + c) * w0 + load<T>(right + c) * lambda;
-    store<T>(z + c, v);
-    top = vmax(top, v);
+  Vec<T> left[kSlots], right[kSlots], shift[kSlots];
+  for (int k = 0; k < kSlots; ++k) {
+    left[k] = load<T>(w_left + k * L);
+    right[k] = load<T>(w_right + k * L);
+    out[k].max = splat(-kInfinity<T>);  // where it stays, the sum is NaN, as in torch
+    out[k].argmax = Vec<Int<T>>{};
   }
-  const T max = reduce_max<T, L>(top);
-  Vec<T> sum{};
-  for (int64_t c = 0; c < pitch; c += L) sum += vexp(load<T>(z + c) - max);
-  const T total = reduce_add<T, L>(sum);
-  return {max, max <= T(kPad) ? static_cast<T>(__builtin_nan(""))
-                              : total};  // every logit -inf: no softmax, as in torch
+  for (int64_t c = 0; c < num_classes; ++c) {
+    const Vec<T> a = load<T>(cells.left + c * L), b = load<T>(cells.right + c * L);
+    for (int k = 0; k < kSlots; ++k) {
+      const Vec<T> z = a * left[k] + b * right[k];
+      if constexpr (kAccuracy)
+        out[k].argmax =
+            z > out[k].max ? splat<Int<T>>(static_cast<Int<T>>(c)) : out[k].argmax;
+      out[k].max = vmax(out[k].max, z);
+    }
+  }
+  for (int k = 0; k < kSlots; ++k) {
+    shift[k] = out[k].max * kLog2EOf<T>;
+    out[k].sum = out[k].at_label = out[k].beta_dot = Vec<T>{};
+  }
+  for (int64_t c = 0; c < num_classes; ++c) {
+    const Vec<T> a = load<T>(cells.left + c * L) * kLog2EOf<T>,
+                 b = load<T>(cells.right + c * L) * kLog2EOf<T>;
+    const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
+    for (int k = 0; k < kSlots; ++k) {
+      const Vec<T> t = (a * left[k] - shift[k]) + b * right[k];
+      out[k].sum += vexp2(t);
+      out[k].at_label = load<Int<T>>(label + k * L) == here ? t : out[k].at_label;
+      if constexpr (kSmooth) out[k].beta_dot += beta[c] * t;
+    }
+  }
 }
 
+// Softmax of `slots` <= kGroup slots.
+template <class T, bool kAccuracy, bool kSmooth>
+inline void softmax_group(int64_t slots, const Cells<T>& cells, int64_t num_classes,
+                          const T* w_left, const T* w_right, const Int<T>* label, const T* beta,
+                          SlotSoftmax<T>* out) {
+  const auto run = [&](auto count) {
+    softmax_slots<T, decltype(count)::value, kAccuracy, kSmooth>(cells, num_classes, w_left,
+                                                                  w_right, label, beta, out);
+  };
+  switch (slots) {
+    case 1:
+      return run(Count<1>{});
+    case 2:
+      return run(Count<2>{});
+    case 3:
+      return run(Count<kGroup < 3 ? kGroup : 3>{});
+    default:
+      return run(Count<kGroup>{});
+  }
+}
+
+// One output row in the order of the slots.
 template <class T>
-inline bool is_first_maximum(const T* z, int32_t y, T max) {
-  if (z[y] != max) return false;
-  bool earlier = false;
-  for (int32_t c = 0; c < y; ++c) earlier |= z[c] == max;
-  return !earlier;
+struct SlotRow {
+  T *max, *log_sum, *loss;
+  Int<T>* label;
+};
+
+// Sums over the pixels of a row of cells, one per lane.
+template <class T>
+struct LaneSums {
+  double loss[kLanesOf<T>] = {}, weight[kLanesOf<T>] = {};
+  int64_t correct[kLanesOf<T>] = {}, valid[kLanesOf<T>] = {};
+  void add_to(LossSums* sums) const {
+    for (int i = 0; i < kLanesOf<T>; ++i) {
+      sums->loss += loss[i];
+      sums->weight += weight[i];
+      sums->correct += correct[i];
+      sums->valid += valid[i];
+    }
+  }
+};
+
+// Where the pixels of one output row are read: labels as classes, [W] = -1 for empty places.
+struct PixelRow {
+  int64_t n, Y, W;
+  const int32_t* classes;
+};
+
+// The classes of a slot's lanes; true if any counts.
+template <class T>
+inline bool slot_labels(const PixelRow& row, const int32_t* pixel, Int<T>* label) {
+  Int<T> any = -1;
+  for (int i = 0; i < kLanesOf<T>; ++i) {
+    label[i] = row.classes[pixel[i]];
+    any &= label[i];
+  }
+  return any != -1;
+}
+template <class T>
+inline Vec<T> class_values(const T* table, const Int<T>* label) {
+  T lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = label[i] < 0 ? T(0) : table[label[i]];
+  return load<T>(lanes);
+}
+template <class T>
+inline Vec<T> slot_pixel_weight(const PixelMap& map, const PixelRow& row, const int32_t* pixel) {
+  if (map.data == nullptr) return splat(T(1));
+  T lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i)
+    lanes[i] = pixel[i] < row.W ? pixel_value<T>(map, row.n, row.Y, pixel[i], T(0)) : T(0);
+  return load<T>(lanes);
+}
+
+// From softmax to loss: one slot's lanes of the row, and their share of the sums.
+template <class T>
+inline void finish_slot(const CrossEntropyForward& a, const PixelRow& row, const int32_t* pixel,
+                        const SlotSoftmax<T>& s, const SlotRow<T>& out, int64_t at,
+                        LaneSums<T>* sums) {
+  constexpr int L = kLanesOf<T>;
+  const Int<T>* label = out.label + at;
+  const Vec<Int<T>> y = load<Int<T>>(label);
+  const Vec<T> log_sum = vlog(s.sum);
+  Vec<T> loss = pixel_loss<Vec<T>>(class_values(static_cast<const T*>(a.tables.alpha), label),
+                                   log_sum, s.at_label * kLn2Of<T>,
+                                   splat(static_cast<T>(a.tables.beta_sum)),
+                                   s.beta_dot * kLn2Of<T>,
+                                   slot_pixel_weight<T>(a.pixel_weight, row, pixel));
+  loss = y >= 0 ? loss : Vec<T>{};
+  const Vec<T> weight = class_values(static_cast<const T*>(a.tables.class_weight), label);
+  store<T>(out.max + at, y >= 0 ? s.max : Vec<T>{});
+  store<T>(out.log_sum + at, y >= 0 ? log_sum : splat(kInfinity<T>));
+  store<T>(out.loss + at, loss);
+  const Vec<Int<T>> right = y == s.argmax;
+  for (int i = 0; i < L; ++i) {
+    sums->loss[i] += static_cast<double>(loss[i]);
+    sums->weight[i] += static_cast<double>(weight[i]);
+    sums->valid[i] += label[i] >= 0;
+    sums->correct[i] -= right[i];
+  }
+}
+
+// One vector of cells of one output row: all its slots.
+template <class T>
+inline void forward_cells(const CrossEntropyForward& a, const ColumnSlots& slots, int64_t v,
+                          const PixelRow& row, const Cells<T>& cells, const SlotRow<T>& out,
+                          LaneSums<T>* sums) {
+  constexpr int L = kLanesOf<T>;
+  const T *w_left = static_cast<const T*>(slots.left),
+          *w_right = static_cast<const T*>(slots.right), *beta = static_cast<const T*>(a.tables.beta);
+  for (int64_t k = slots.first[v]; k < slots.first[v + 1]; k += kGroup) {
+    const int64_t count = slots.first[v + 1] - k < kGroup ? slots.first[v + 1] - k : kGroup;
+    bool any = false;
+    for (int64_t i = k; i < k + count; ++i)
+      any |= slot_labels<T>(row, slots.pixel + i * L, out.label + i * L);
+    SlotSoftmax<T> softmax[kGroup] = {};
+    if (any) {
+      const auto run = a.tables.smooth
+                           ? (a.accuracy ? softmax_group<T, true, true> : softmax_group<T, false, true>)
+                           : (a.accuracy ? softmax_group<T, true, false>
+                                         : softmax_group<T, false, false>);
+      run(count, cells, a.grid.C, w_left + k * L, w_right + k * L, out.label + k * L, beta, softmax);
+    }
+    if (!a.accuracy)
+      for (SlotSoftmax<T>& s : softmax) s.argmax = splat<Int<T>>(-2);
+    for (int64_t i = 0; i < count; ++i)
+      finish_slot<T>(a, row, slots.pixel + (k + i) * L, softmax[i], out, (k + i) * L, sums);
+  }
 }
 
 template <class S>
-void upsample_forward(const UpsampleForward& u, const CellBlock& block, LossSums* sums,
+void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums* sums,
                       LabelFaults* faults) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
   const CrossEntropyForward& a = u.ce;
   const PixelGrid& g = a.grid;
-  const T *alpha = static_cast<const T*>(a.tables.alpha),
-          *beta = static_cast<const T*>(a.tables.beta);
-  const T* class_weight = static_cast<const T*>(a.tables.class_weight);
-  const int64_t H = u.rows.out, W = u.cols.out, pitch = whole_vectors<T>(g.C);
-  const int64_t cells = block.x_end - block.x_begin, columns = cells + 1;
-  const int64_t width = first_pixel(u.cols, block.x_end) - first_pixel(u.cols, block.x_begin),
-                padded = whole_vectors<T>(width);
-  Scratch scratch(3 * Scratch::bytes<T>(columns * pitch) + Scratch::bytes<T>(pitch) +
-                  5 * Scratch::bytes<T>(padded) + Scratch::bytes<int64_t>(columns) +
-                  Scratch::bytes<int32_t>(padded));
-  T *top = scratch.take<T>(columns * pitch), *bottom = scratch.take<T>(columns * pitch),
-    *row = scratch.take<T>(columns * pitch);
-  T* z = scratch.take<T>(pitch);
-  T *max = scratch.take<T>(padded), *sum = scratch.take<T>(padded),
-    *at_label = scratch.take<T>(padded);
-  T *beta_dot = scratch.take<T>(padded), *lambda = scratch.take<T>(padded);
-  int64_t* start = scratch.take<int64_t>(columns);
-  int32_t* classes = scratch.take<int32_t>(padded);
-  const PixelColumns<T> px = pixel_columns<T>(u.cols, block.x_begin, block.x_end, start, lambda);
-  for (int64_t i = 0; i < columns * pitch; ++i) top[i] = bottom[i] = T(kPad);
-  bool bottom_loaded = false;
-  for (int64_t cell_y = block.y_begin; cell_y < block.y_end; ++cell_y) {
+  const ColumnSlots& slots = u.slots;
+  const int64_t H = u.rows.out, W = u.cols.out, pitch = sample_pitch<T>(slots);
+  Scratch scratch(SampleRows<S>::bytes(g, pitch) + 2 * Scratch::bytes<T>(g.C * L) +
+                  3 * Scratch::bytes<T>(slots.size) + Scratch::bytes<Int<T>>(slots.size) +
+                  Scratch::bytes<int32_t>(W + 1));
+  SampleRows<S> samples(a.logits, g, block.n, pitch, &scratch);
+  const Cells<T> cells{scratch.take<T>(g.C * L), scratch.take<T>(g.C * L)};
+  const SlotRow<T> row{scratch.take<T>(slots.size), scratch.take<T>(slots.size),
+                       scratch.take<T>(slots.size), scratch.take<Int<T>>(slots.size)};
+  int32_t* classes = scratch.take<int32_t>(W + 1);
+  classes[W] = -1;
+  for (int64_t cell_y = block.y_begin; cell_y < block.y_end; ++cell_y, ++sums, ++faults) {
     const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
-    if (y_first == y_last) {
-      bottom_loaded = false;
-      continue;
-    }
-    if (bottom_loaded) {
-      T* swap = top;
-      top = bottom;
-      bottom = swap;
-    } else {
-      load_samples<S>(a.logits, g, block.n, cell_y, block.x_begin, columns, pitch, top);
-    }
-    load_samples<S>(a.logits, g, block.n, cell_y + 1, block.x_begin, columns, pitch, bottom);
-    bottom_loaded = true;
+    if (y_first == y_last) continue;
+    samples.move_to(cell_y);
+    LaneSums<T> lane_sums;
     for (int64_t Y = y_first; Y < y_last; ++Y) {
-      blend_rows(top, bottom, static_cast<T>(bilinear_sample(u.rows, Y).lambda), columns * pitch,
-                 row);
-      load_labels(a.label, {block.n, Y, px.first, px.count, H, W}, g.C, a.ignore_index, classes,
-                  faults);
-      for (int64_t j = 0; j < cells; ++j) {
-        for (int64_t x = start[j]; x < start[j + 1]; ++x) {
-          sum[x] = T(1);
-          if (classes[x] < 0) continue;
-          const PixelSoftmax<T> s =
-              blend_softmax(row + j * pitch, row + (j + 1) * pitch, lambda[x], pitch, z);
-          max[x] = s.max;
-          sum[x] = s.sum;
-          at_label[x] = z[classes[x]];
-          if (a.accuracy) sums->correct += is_first_maximum(z, classes[x], s.max);
-          if (a.tables.smooth) {
-            T dot = 0;
-            for (int64_t c = 0; c < g.C; ++c) dot += beta[c] * (z[c] - s.max);
-            beta_dot[x] = dot;
-          }
-        }
+      load_labels(a.label, {block.n, Y, 0, W, H, W}, g.C, a.ignore_index, classes, faults);
+      const T below = static_cast<T>(bilinear_sample(u.rows, Y).lambda);
+      for (int64_t v = 0; v < slots.vectors; ++v) {
+        blend_rows(samples.top, samples.bottom, pitch, v * L, below, g.C, cells);
+        forward_cells<T>(a, slots, v, {block.n, Y, W, classes}, cells, row, &lane_sums);
       }
-      for (int64_t x = 0; x < px.count; x += L) store<T>(sum + x, vlog(load<T>(sum + x)));
-      const int64_t out_row = (block.n * H + Y) * W + px.first;
+      const int64_t out_row = (block.n * H + Y) * W;
       T *out_max = static_cast<T*>(a.lse) + out_row, *out_log_sum = out_max + g.N * H * W;
-      T* out_loss = a.loss ? static_cast<T*>(a.loss) + out_row : nullptr;
-      for (int64_t x = 0; x < px.count; ++x) {
-        const int32_t y = classes[x];
-        T loss = 0;
-        if (y >= 0) {
-          loss = pixel_loss(alpha[y], sum[x], at_label[x] - max[x],
-                            static_cast<T>(a.tables.beta_sum), beta_dot[x],
-                            pixel_value<T>(a.pixel_weight, block.n, Y, px.first + x, T(1)));
-          sums->loss += static_cast<double>(loss);
-          sums->weight += static_cast<double>(class_weight[y]);
-          sums->valid += 1;
-        }
-        out_max[x] = y >= 0 ? max[x] : T(0);
-        out_log_sum[x] = y >= 0 ? sum[x] : kInfinity<T>;
-        if (out_loss) out_loss[x] = loss;
+      for (int64_t x = 0; x < W; ++x) {
+        out_max[x] = row.max[slots.slot[x]];
+        out_log_sum[x] = row.log_sum[slots.slot[x]];
       }
+      if (a.loss == nullptr) continue;
+      T* out_loss = static_cast<T*>(a.loss) + out_row;
+      for (int64_t x = 0; x < W; ++x) out_loss[x] = row.loss[slots.slot[x]];
     }
-  }
-}
-
-// Per-pixel factors of one output row, for the backward's inner loop; an ignored pixel has log_sum +inf and factors 0.
-template <class T>
-struct RowFactors {
-  T *max, *log_sum, *k, *k_softmax, *k_label;
-  int32_t* classes;
-};
-
-template <class T>
-inline void load_factors(const UpsampleBackward& u, int64_t n, int64_t Y, const PixelColumns<T>& px,
-                         const RowFactors<T>& f) {
-  const CrossEntropyBackward& a = u.ce;
-  const int64_t H = u.rows.out, W = u.cols.out, out_row = (n * H + Y) * W + px.first;
-  const T *alpha = static_cast<const T*>(a.tables.alpha),
-          *in_max = static_cast<const T*>(a.lse) + out_row;
-  const T* in_log_sum = in_max + a.grid.N * H * W;
-  load_labels(a.label, {n, Y, px.first, px.count, H, W}, a.grid.C, a.ignore_index, f.classes,
-              nullptr);
-  for (int64_t x = 0; x < px.count; ++x) {
-    const int32_t y = f.classes[x];
-    const T g = y < 0 ? T(0)
-                      : (a.grad_loss ? static_cast<const T*>(a.grad_loss)[out_row + x]
-                                     : static_cast<T>(a.scale));
-    const GradientFactors<T> factors =
-        gradient_factors(g, pixel_value<T>(a.pixel_weight, n, Y, px.first + x, T(1)),
-                         y < 0 ? T(0) : alpha[y], static_cast<T>(a.tables.beta_sum));
-    f.k[x] = factors.for_beta;
-    f.k_softmax[x] = factors.for_softmax;
-    f.k_label[x] = factors.for_label;
-    f.max[x] = in_max[x];
-    f.log_sum[x] = y < 0 ? kInfinity<T> : in_log_sum[x];
-  }
-}
-
-// Adds the gradient of one cell's pixels [x_begin, x_end) to its two corner columns.
-template <class T>
-inline void cell_gradient(const T* left, const T* right, const RowFactors<T>& f, const T* lambda,
-                          int64_t x_begin, int64_t x_end, const LossTables& tables,
-                          int64_t num_classes, int64_t pitch, T* grad_left, T* grad_right) {
-  constexpr int L = kLanesOf<T>;
-  const T* beta = static_cast<const T*>(tables.beta);
-  for (int64_t c = 0; c < pitch; c += L) {
-    const Vec<T> a = load<T>(left + c), b = load<T>(right + c);
-    Vec<T> sum{}, sum_right{};
-    for (int64_t x = x_begin; x < x_end; ++x) {
-      const Vec<T> z = a * (T(1) - lambda[x]) + b * lambda[x];
-      const Vec<T> grad = vexp((z - f.max[x]) - f.log_sum[x]) * f.k_softmax[x];
-      sum += grad * (T(1) - lambda[x]);
-      sum_right += grad * lambda[x];
-    }
-    store<T>(grad_left + c, load<T>(grad_left + c) + sum);
-    store<T>(grad_right + c, load<T>(grad_right + c) + sum_right);
-  }
-  T k_left = 0, k_right = 0;
-  for (int64_t x = x_begin; x < x_end; ++x) {
-    if (f.classes[x] < 0) continue;
-    grad_left[f.classes[x]] -= (T(1) - lambda[x]) * f.k_label[x];
-    grad_right[f.classes[x]] -= lambda[x] * f.k_label[x];
-    k_left += (T(1) - lambda[x]) * f.k[x];
-    k_right += lambda[x] * f.k[x];
-  }
-  if (!tables.smooth) return;
-  for (int64_t c = 0; c < num_classes; ++c) {
-    grad_left[c] -= k_left * beta[c];
-    grad_right[c] -= k_right * beta[c];
-  }
-}
-
-// grad[n, :, y, x_begin + i] = from_above + from_below for the owned columns, transposed back and narrowed.
-template <class S>
-inline void store_gradient(const UpsampleBackward& u, const CellBlock& block, int64_t y,
-                           int64_t pitch, const Arithmetic<S>* from_above,
-                           const Arithmetic<S>* from_below) {
-  const PixelGrid& gg = u.ce.grad_grid;
-  S* p = static_cast<S*>(u.ce.grad) + block.n * gg.stride_n + y * gg.stride_h +
-         block.x_begin * gg.stride_w;
-  const int64_t owned = block.x_end - block.x_begin;
-  const auto value = [&](int64_t i, int64_t c) {
-    return from_above[(i + 1) * pitch + c] + from_below[(i + 1) * pitch + c];
-  };
-  if (gg.stride_c == 1) {
-    for (int64_t i = 0; i < owned; ++i)
-      for (int64_t c = 0; c < gg.C; ++c) narrow(value(i, c), p + i * gg.stride_w + c);
-    return;
-  }
-  for (int64_t c = 0; c < gg.C; ++c)
-    for (int64_t i = 0; i < owned; ++i) narrow(value(i, c), p + c * gg.stride_c + i * gg.stride_w);
-}
-
-template <class S>
-void upsample_backward(const UpsampleBackward& u, const CellBlock& block) {
-  using T = Arithmetic<S>;
-  constexpr int L = kLanesOf<T>;
-  const CrossEntropyBackward& a = u.ce;
-  const PixelGrid& g = a.grid;
-  // Owned samples are x_begin .. x_end - 1; the cells around them reach from x_begin - 1 to x_end - 1.
-  const int64_t cell_begin = block.x_begin - 1, cells = block.x_end - cell_begin,
-                columns = cells + 1;
-  const int64_t pitch = whole_vectors<T>(g.C), size = columns * pitch;
-  const int64_t width = first_pixel(u.cols, block.x_end) - first_pixel(u.cols, cell_begin);
-  Scratch scratch(7 * Scratch::bytes<T>(size) + 6 * Scratch::bytes<T>(width) +
-                  Scratch::bytes<int64_t>(columns) + Scratch::bytes<int32_t>(width));
-  T *top = scratch.take<T>(size), *bottom = scratch.take<T>(size), *row = scratch.take<T>(size),
-    *grad_row = scratch.take<T>(size);
-  T *grad_top = scratch.take<T>(size), *grad_bottom = scratch.take<T>(size),
-    *from_above = scratch.take<T>(size);
-  T* lambda = scratch.take<T>(width);
-  RowFactors<T> f{scratch.take<T>(width), scratch.take<T>(width), scratch.take<T>(width),
-                  scratch.take<T>(width), scratch.take<T>(width), nullptr};
-  int64_t* start = scratch.take<int64_t>(columns);
-  f.classes = scratch.take<int32_t>(width);
-  const PixelColumns<T> px = pixel_columns<T>(u.cols, cell_begin, block.x_end, start, lambda);
-  for (int64_t i = 0; i < size; ++i) top[i] = bottom[i] = T(kPad);
-  for (int64_t cell_y = block.y_begin - 1; cell_y < block.y_end; ++cell_y) {
-    for (int64_t i = 0; i < size; ++i) grad_top[i] = grad_bottom[i] = T(0);
-    const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
-    if (y_first < y_last) {
-      load_samples<S>(a.logits, g, block.n, cell_y, cell_begin, columns, pitch, top);
-      load_samples<S>(a.logits, g, block.n, cell_y + 1, cell_begin, columns, pitch, bottom);
-    }
-    for (int64_t Y = y_first; Y < y_last; ++Y) {
-      const T ly = static_cast<T>(bilinear_sample(u.rows, Y).lambda);
-      blend_rows(top, bottom, ly, size, row);
-      load_factors(u, block.n, Y, px, f);
-      for (int64_t i = 0; i < size; ++i) grad_row[i] = T(0);
-      for (int64_t j = 0; j < cells; ++j) {
-        cell_gradient(row + j * pitch, row + (j + 1) * pitch, f, lambda, start[j], start[j + 1],
-                      a.tables, g.C, pitch, grad_row + j * pitch, grad_row + (j + 1) * pitch);
-      }
-      for (int64_t i = 0; i < size; i += L) {
-        const Vec<T> grad = load<T>(grad_row + i);
-        store<T>(grad_top + i, load<T>(grad_top + i) + grad * (T(1) - ly));
-        store<T>(grad_bottom + i, load<T>(grad_bottom + i) + grad * ly);
-      }
-    }
-    if (cell_y >= block.y_begin) store_gradient<S>(u, block, cell_y, pitch, from_above, grad_top);
-    T* swap = from_above;
-    from_above = grad_bottom;
-    grad_bottom = swap;
+    lane_sums.add_to(sums);
   }
 }
 

@@ -56,6 +56,12 @@ inline Vec<T> splat(T x) {
   return Vec<T>{} + x;
 }
 
+// A number as a type, for choosing an instantiation at run time.
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+
 // NaN in the second argument survives, as in `a > b ? a : b`.
 inline Vec<float> vmax(Vec<float> a, Vec<float> b) {
 #if defined(__AVX512F__)
@@ -91,27 +97,36 @@ inline T reduce_max(typename VecOf<T, kLanes>::Type v) {
   }
 }
 
-// exp, about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, a degree-7 polynomial in r, then a scaling by 2^n in two steps
-// so that subnormal results come out right. NaN stays NaN, -inf gives 0, +inf gives +inf.
-// Source: Cephes expf (S. Moshier), minimax coefficients.
-inline Vec<float> vexp(Vec<float> x) {
-  x = x > 89.0f ? splat(89.0f) : x;
-  x = x < -105.0f ? splat(-105.0f) : x;
-  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec<float> shifted = x * 1.44269504088896341f + magic;
-  const Vec<float> n = shifted - magic;
-  const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Vec<float> p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+// 2^t, at most 1.1 ulp: t = n + f, a degree-6 polynomial in f, then a scaling by 2^n (in two steps without AVX-512) so that
+// subnormal results come out right. 2^0 is exactly 1; NaN stays NaN, -inf gives 0, +inf gives +inf.
+// Softmax in base 2 saves the range reduction of exp: e^(x - max) = 2^(x log2 e - max log2 e).
+// Coefficients: minimax of the relative error (Remez exchange) with the constant held at 1, on [0, 1) and [-1/2, 1/2].
+inline Vec<float> vexp2(Vec<float> t) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec<float>>(
-      _mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+  const Vec<float> f = reinterpret_cast<Vec<float>>(
+      _mm512_maskz_reduce_ps(0xffff, reinterpret_cast<__m512>(t), _MM_FROUND_TO_NEG_INF));
+  Vec<float> p = splat(2.161291486e-4f);
+  p = p * f + 1.246784697e-3f;
+  p = p * f + 9.675451554e-3f;
+  p = p * f + 5.548528209e-2f;
+  p = p * f + 2.402293086e-1f;
+  p = p * f + 6.931470633e-1f;
+  p = p * f + 1.0f;
+  return reinterpret_cast<Vec<float>>(  // scalef takes the floor of its second operand
+      _mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(t)));
 #else
+  t = t > 129.0f ? splat(129.0f) : t;
+  t = t < -151.0f ? splat(-151.0f) : t;
+  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec<float> shifted = t + magic;
+  const Vec<float> f = t - (shifted - magic);
+  Vec<float> p = splat(1.559467782e-4f);
+  p = p * f + 1.340664341e-3f;
+  p = p * f + 9.617692791e-3f;
+  p = p * f + 5.550310388e-2f;
+  p = p * f + 2.402265221e-1f;
+  p = p * f + 6.931472421e-1f;
+  p = p * f + 1.0f;
   using I = Vec<int32_t>;
   const I exponent = reinterpret_cast<I>(shifted) - reinterpret_cast<I>(magic);
   const I half = exponent >> 1;
@@ -120,10 +135,14 @@ inline Vec<float> vexp(Vec<float> x) {
   return p * first * second;
 #endif
 }
-inline Vec<double> vexp(Vec<double> x) {
-  for (int i = 0; i < kLanesOf<double>; ++i) x[i] = __builtin_exp(x[i]);
-  return x;
+inline Vec<double> vexp2(Vec<double> t) {
+  for (int i = 0; i < kLanesOf<double>; ++i) t[i] = __builtin_exp2(t[i]);
+  return t;
 }
+template <class T>
+constexpr T kLog2EOf = static_cast<T>(1.44269504088896340736);
+template <class T>
+constexpr T kLn2Of = static_cast<T>(0.69314718055994530942);
 
 // log for finite x >= 2^-100, about 1 ulp: x = 2^e m with m in [sqrt(1/2), sqrt 2). NaN and +inf stay what they are.
 // Source: Cephes logf (S. Moshier), minimax coefficients.
@@ -223,28 +242,59 @@ inline void narrow(float x, Half* out) {
   out->bits = static_cast<uint16_t>(sign | (magnitude > 0x7f800000 ? 0x7e00 : finite));
 }
 
-// A vector of arithmetic values from consecutive storage elements.
+// A vector of arithmetic values from consecutive storage elements: the scalar conversions above, on whole vectors.
+using Bits16 = typename VecOf<uint16_t, kLanesOf<float>>::Type;
+using Bits32 = typename VecOf<uint32_t, kLanesOf<float>>::Type;
+inline Vec<float> load_widen(const float* p) { return load<float>(p); }
+inline Vec<double> load_widen(const double* p) { return load<double>(p); }
+inline Bits32 load_bits(const void* p) {
+  Bits16 bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return __builtin_convertvector(bits, Bits32);
+}
+inline void store_bits(void* p, Bits32 v) {
+  const Bits16 bits = __builtin_convertvector(v, Bits16);
+  __builtin_memcpy(p, &bits, sizeof bits);
+}
+inline Vec<float> load_widen(const BFloat16* p) {
+  return reinterpret_cast<Vec<float>>(load_bits(p) << 16);
+}
+inline Vec<float> load_widen(const Half* p) {
+  const Bits32 bits = load_bits(p), magnitude = (bits & 0x7fff) << 13;
+  const Bits32 scaled =
+      reinterpret_cast<Bits32>(reinterpret_cast<Vec<float>>(magnitude) * 5.192296858534828e33f);
+  const Bits32 infinite = magnitude >= 0x0f800000 ? Bits32{} + 0x7f800000 : Bits32{};
+  return reinterpret_cast<Vec<float>>((bits & 0x8000) << 16 | infinite | scaled);
+}
+inline void store_narrow(float* p, Vec<float> v) { store<float>(p, v); }
+inline void store_narrow(double* p, Vec<double> v) { store<double>(p, v); }
+inline void store_narrow(BFloat16* p, Vec<float> v) {
+  const Bits32 bits = reinterpret_cast<Bits32>(v);
+  const Bits32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  store_bits(p, (bits & 0x7fffffff) > 0x7f800000 ? Bits32{} + 0x7fc0 : rounded);
+}
+inline void store_narrow(Half* p, Vec<float> v) {
+  for (int i = 0; i < kLanesOf<float>; ++i) narrow(v[i], p + i);
+}
+
+// Lanes of one channel at pixels p, p + stride, ...; lanes past `count` repeat the last pixel.
 template <class S>
-inline Vec<Arithmetic<S>> load_widen(const S* p) {
+inline Vec<Arithmetic<S>> load_pixels(const S* p, int64_t stride, int count) {
   using T = Arithmetic<S>;
-  if constexpr (sizeof(S) == sizeof(T)) {
-    return load<T>(reinterpret_cast<const T*>(p));
-  } else {
-    T lanes[kLanesOf<T>];
-    for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = widen(p[i]);
-    return load<T>(lanes);
-  }
+  constexpr int L = kLanesOf<T>;
+  if (stride == 1 && count == L) return load_widen(p);
+  T lanes[L];
+  for (int i = 0; i < L; ++i) lanes[i] = widen(p[(i < count ? i : count - 1) * stride]);
+  return load<T>(lanes);
 }
 template <class S>
-inline void store_narrow(S* p, Vec<Arithmetic<S>> v) {
+inline void store_pixels(S* p, int64_t stride, int count, Vec<Arithmetic<S>> v) {
   using T = Arithmetic<S>;
-  if constexpr (sizeof(S) == sizeof(T)) {
-    store<T>(reinterpret_cast<T*>(p), v);
-  } else {
-    T lanes[kLanesOf<T>];
-    store<T>(lanes, v);
-    for (int i = 0; i < kLanesOf<T>; ++i) narrow(lanes[i], p + i);
-  }
+  constexpr int L = kLanesOf<T>;
+  if (stride == 1 && count == L) return store_narrow(p, v);
+  T lanes[L];
+  store<T>(lanes, v);
+  for (int i = 0; i < count; ++i) narrow(lanes[i], p + i * stride);
 }
 
 }  // namespace

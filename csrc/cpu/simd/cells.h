@@ -1,0 +1,94 @@
+/* Low-resolution logits as the fused kernels read them: lanes are neighbouring cells, classes are walked.
+   Shapes   samples (C, pitch): one low-resolution row in the arithmetic type, whatever the dtype and strides of the logits;
+            cells: left and right (C, lanes), one vector of cells of a row of samples blended to one output row
+   Numerics a blend is left w_left + right w_right: an infinite sample is what it is in torch, NaN where its weight is 0 */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "base/bilinear.h"
+#include "cpu/kernels.h"
+#include "cpu/simd/labels.h"
+
+namespace segfast {
+namespace {
+
+// Room for every cell's two samples: one vector more than the cells.
+template <class T>
+inline int64_t sample_pitch(const ColumnSlots& slots) {
+  return (slots.vectors + 1) * kLanesOf<T>;
+}
+
+// Samples of low-resolution row y (clamped at the borders) of image n; sample w is sample 0 again.
+template <class S>
+inline void load_samples(const void* logits, const PixelGrid& g, int64_t n, int64_t y,
+                         int64_t pitch, Arithmetic<S>* out) {
+  using T = Arithmetic<S>;
+  constexpr int L = kLanesOf<T>;
+  const int64_t row = y < 0 ? 0 : (y >= g.H ? g.H - 1 : y);
+  const S* p = static_cast<const S*>(logits) + n * g.stride_n + row * g.stride_h;
+  // Blocks of columns outside, so that the lines of channels_last logits are read once for all classes.
+  const int64_t block = g.stride_w == 1 ? g.W : L;
+  for (int64_t x_begin = 0; x_begin < g.W; x_begin += block) {
+    for (int64_t c = 0; c < g.C; ++c) {
+      for (int64_t x = x_begin; x < x_begin + block && x < g.W; x += L) {
+        const int count = static_cast<int>(g.W - x < L ? g.W - x : L);
+        store<T>(out + c * pitch + x,
+                 load_pixels(p + c * g.stride_c + x * g.stride_w, g.stride_w, count));
+      }
+    }
+  }
+  for (int64_t c = 0; c < g.C; ++c) out[c * pitch + g.W] = out[c * pitch];
+}
+
+template <class T>
+struct Cells {
+  T *left, *right;  // (C, lanes)
+};
+
+// The cells of one vector, first at sample `x`, on an output row `below` of the way from the row `top` to the row `bottom`.
+template <class T>
+inline void blend_rows(const T* top, const T* bottom, int64_t pitch, int64_t x, T below,
+                       int64_t num_classes, const Cells<T>& cells) {
+  constexpr int L = kLanesOf<T>;
+  const T above = T(1) - below;
+  for (int64_t c = 0; c < num_classes; ++c) {
+    const T *p = top + c * pitch + x, *q = bottom + c * pitch + x;
+    store<T>(cells.left + c * L, load<T>(p) * above + load<T>(q) * below);
+    store<T>(cells.right + c * L, load<T>(p + 1) * above + load<T>(q + 1) * below);
+  }
+}
+
+// The two low-resolution rows around a row of cells; walking down loads each row once.
+template <class S>
+class SampleRows {
+  using T = Arithmetic<S>;
+
+ public:
+  SampleRows(const void* logits, const PixelGrid& g, int64_t n, int64_t pitch, Scratch* scratch)
+      : logits_(logits), g_(g), n_(n), pitch_(pitch) {
+    top = scratch->take<T>(g.C * pitch);
+    bottom = scratch->take<T>(g.C * pitch);
+  }
+  static int64_t bytes(const PixelGrid& g, int64_t pitch) {
+    return 2 * Scratch::bytes<T>(g.C * pitch);
+  }
+  void move_to(int64_t cell_y) {
+    if (bottom_row_ == cell_y) {
+      T* swap = top;
+      top = bottom;
+      bottom = swap;
+    } else {
+      load_samples<S>(logits_, g_, n_, cell_y, pitch_, top);
+    }
+    load_samples<S>(logits_, g_, n_, cell_y + 1, pitch_, bottom);
+    bottom_row_ = cell_y + 1;
+  }
+  T *top, *bottom;
+
+ private:
+  const void* logits_;
+  const PixelGrid& g_;
+  int64_t n_, pitch_, bottom_row_ = -2;
+};
+
+}  // namespace
+}  // namespace segfast
