@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W;
          w += static_cast<int64_t>(gridDim.x) * kThreads) {
       const int64_t p = row * g.W + w;
-      const int y = a.in.class_at(n, h, w, p, tally);
+      const int y = a.in.label.class_at(n, h, w, p, tally);
       float loss = 0, max = 0, log_sum = INFINITY;
       if (y >= 0) {
         const S* pixel = logits + n * g.stride_n + h * g.stride_h + w * g.stride_w;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     for (int64_t w = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; w < g.W;
          w += static_cast<int64_t>(gridDim.x) * kThreads) {
       const int64_t p = row * g.W + w;
-      const int y = a.in.class_at(n, h, w, p, nullptr);
+      const int y = a.in.label.class_at(n, h, w, p, nullptr);
       const S* pixel = logits + n * g.stride_n + h * g.stride_h + w * g.stride_w;
       S* to = grad + n * gg.stride_n + h * gg.stride_h + w * gg.stride_w;
       if (y < 0) {
@@ -129,12 +129,10 @@ dim3 grid_for(const PixelGrid& g) {
 LossInputs loss_inputs(const MapView& label, const MapView& pixel_weight,
                        const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
                        int64_t ignore_index) {
-  return {label.map,
+  return {{label.map, num_classes, ignore_index},
           pixel_weight.map,
           weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
-          static_cast<float>(smoothing),
-          num_classes,
-          ignore_index};
+          static_cast<float>(smoothing)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target,

@@ -4,7 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "base/element.h"
+#include "base/check.h"
 
 namespace segfast {
 
@@ -26,6 +26,37 @@ __device__ inline int64_t read_integer(const void* data, Element type, int64_t o
       return static_cast<const int32_t*>(data)[offset];
     default:
       return static_cast<const int64_t*>(data)[offset];
+  }
+}
+
+__device__ inline void write_integer(int64_t value, void* data, Element type, int64_t offset) {
+  switch (type) {
+    case Element::kUInt8:
+      static_cast<uint8_t*>(data)[offset] = static_cast<uint8_t>(value);
+      break;
+    case Element::kInt16:
+      static_cast<int16_t*>(data)[offset] = static_cast<int16_t>(value);
+      break;
+    case Element::kInt32:
+      static_cast<int32_t*>(data)[offset] = static_cast<int32_t>(value);
+      break;
+    default:
+      static_cast<int64_t*>(data)[offset] = value;
+  }
+}
+
+// Calls f with a value of the logits' storage type.
+template <class F>
+void with_logit_type(const Tensor& logits, F&& f) {
+  switch (element_of(logits)) {
+    case Element::kFloat:
+      return f(float{});
+    case Element::kHalf:
+      return f(__half{});
+    case Element::kBFloat16:
+      return f(__nv_bfloat16{});
+    default:
+      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
   }
 }
 

@@ -5,8 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "base/loss.h"
-#include "cuda/element.cuh"
-#include "cuda/label_faults.cuh"
+#include "cuda/labels.cuh"
 #include "ops/cross_entropy.h"
 
 namespace segfast {
@@ -18,29 +17,20 @@ struct LossPartial {
 
 // What both forward kernels and both backward kernels read besides the logits.
 struct LossInputs {
-  PixelMap label, pixel_weight;  // pixel_weight.data may be null
-  const float* class_weight;     // (C,) or null
+  Labels label;
+  PixelMap pixel_weight;      // pixel_weight.data may be null
+  const float* class_weight;  // (C,) or null
   float smoothing;
-  int64_t num_classes, ignore_index;
 
   __device__ float weight_of(int64_t c) const { return class_weight ? class_weight[c] : 1.0f; }
   __device__ ClassFactor<float> factor_of(int64_t c) const {
-    return class_factor(weight_of(c), smoothing, num_classes);
+    return class_factor(weight_of(c), smoothing, label.num_classes);
   }
   __device__ float pixel_weight_at(int64_t n, int64_t h, int64_t w) const {
     if (pixel_weight.data == nullptr) return 1.0f;
     return static_cast<const float*>(
         pixel_weight.data)[n * pixel_weight.stride_n + h * pixel_weight.stride_h +
                            w * pixel_weight.stride_w];
-  }
-  // The class of a pixel, or -1 where it does not count; a bad label is reported to `tally` if there is one.
-  __device__ int class_at(int64_t n, int64_t h, int64_t w, int64_t index, FaultTally* tally) const {
-    const int64_t y = read_integer(label.data, label.type,
-                                   n * label.stride_n + h * label.stride_h + w * label.stride_w);
-    if (y == ignore_index) return -1;
-    if (y >= 0 && y < num_classes) return static_cast<int>(y);
-    if (tally) report_fault(tally, index, y, num_classes);
-    return -1;
   }
   // sum_c beta_c, by one warp, in a fixed order; every thread of the block gets it. Uses one float of shared memory.
   __device__ float beta_sum() const {
@@ -49,7 +39,7 @@ struct LossInputs {
     if (class_weight == nullptr) return smoothing;
     if (threadIdx.x < 32) {
       float sum = 0;
-      for (int64_t c = threadIdx.x; c < num_classes; c += 32) sum += factor_of(c).beta;
+      for (int64_t c = threadIdx.x; c < label.num_classes; c += 32) sum += factor_of(c).beta;
       for (int offset = 16; offset > 0; offset /= 2)
         sum += __shfl_down_sync(0xffffffffu, sum, offset);
       if (threadIdx.x == 0) shared = sum;
@@ -150,20 +140,5 @@ struct OnlineSoftmax {
     max = next;
   }
 };
-
-// Calls f with a value of the logits' storage type.
-template <class F>
-void with_logit_type(const Tensor& logits, F&& f) {
-  switch (element_of(logits)) {
-    case Element::kFloat:
-      return f(float{});
-    case Element::kHalf:
-      return f(__half{});
-    case Element::kBFloat16:
-      return f(__nv_bfloat16{});
-    default:
-      STD_TORCH_CHECK(false, "segfast: expected float32, float16 or bfloat16 logits on CUDA");
-  }
-}
 
 }  // namespace segfast

@@ -12,6 +12,7 @@
    Order    every sample's gradient is summed by one lane in row order: no atomics, the same bits every run
    Source   the cell formulation is ours; softmax as arXiv:1805.02867 */
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/bilinear_cells.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/loss_sums.cuh"
 
@@ -19,7 +20,6 @@ namespace segfast {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kRows = 4;             // output rows a forward thread owns, all of one row of cells
 constexpr int kGroup = 4;            // classes per step
 constexpr int kSamplesPerWarp = 31;  // sample columns a backward warp owns
 constexpr int kSampleRows =
@@ -27,42 +27,9 @@ constexpr int kSampleRows =
 constexpr int64_t kMostBlocks = 65535;
 
 struct Forward {
-  PixelGrid grid;  // h x w
-  BilinearAxis rows, cols;
+  CellGrid cells;
   LossInputs in;
   float *loss, *stats;
-  int chunks_per_cell;  // groups of kRows rows that a row of cells may have
-};
-
-__device__ inline int64_t clamp_index(int64_t i, int64_t size) {
-  return i < 0 ? 0 : (i >= size ? size - 1 : i);
-}
-
-// The four samples around a column of a row of cells, all classes: pointers to class 0.
-template <class S>
-struct Corners {
-  const S *top_left, *top_right, *bottom_left, *bottom_right;
-  int64_t stride_c;
-
-  __device__ Corners(const S* __restrict__ logits, const PixelGrid& g, int64_t n, int64_t cell_y,
-                     int64_t cell_x)
-      : stride_c(g.stride_c) {
-    const S* image = logits + n * g.stride_n;
-    const S *top = image + clamp_index(cell_y, g.H) * g.stride_h,
-            *bottom = image + clamp_index(cell_y + 1, g.H) * g.stride_h;
-    const int64_t left = clamp_index(cell_x, g.W) * g.stride_w,
-                  right = clamp_index(cell_x + 1, g.W) * g.stride_w;
-    top_left = top + left;
-    top_right = top + right;
-    bottom_left = bottom + left;
-    bottom_right = bottom + right;
-  }
-  __device__ float blend(int64_t c, float ly, float lx) const {
-    const int64_t at = c * stride_c;
-    const float left = widen(top_left[at]) * (1.0f - ly) + widen(bottom_left[at]) * ly;
-    const float right = widen(top_right[at]) * (1.0f - ly) + widen(bottom_right[at]) * ly;
-    return left * (1.0f - lx) + right * lx;
-  }
 };
 
 template <class S, bool kArgmax>
@@ -94,13 +61,13 @@ __device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners,
                                     const OnlineSoftmax& softmax, int y, int64_t n, int64_t Y,
                                     int64_t X, float ly, float lx, float beta_sum,
                                     LossPartial* mine) {
-  const int64_t p = (n * a.rows.out + Y) * a.cols.out + X;
+  const int64_t p = a.cells.pixel(n, Y, X);
   float loss = 0, max = 0, log_sum = INFINITY;
   if (y >= 0) {
     max = softmax.max;
     log_sum = logf(softmax.sum);
     float beta_dot = 0;
-    for (int64_t c = 0; a.in.smoothing != 0.0f && c < a.grid.C; ++c)
+    for (int64_t c = 0; a.in.smoothing != 0.0f && c < a.cells.grid.C; ++c)
       beta_dot += a.in.factor_of(c).beta * (corners.blend(c, ly, lx) - max);
     loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, corners.blend(y, ly, lx) - max, beta_sum,
                       beta_dot, a.in.pixel_weight_at(n, Y, X));
@@ -110,7 +77,7 @@ __device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners,
     mine->correct += kArgmax && softmax.argmax == y;
   }
   a.stats[p] = max;
-  a.stats[a.grid.N * a.rows.out * a.cols.out + p] = log_sum;
+  a.stats[a.cells.pixel(a.cells.grid.N, 0, 0) + p] = log_sum;
   if (a.loss) a.loss[p] = loss;
 }
 
@@ -120,32 +87,32 @@ __global__ void __launch_bounds__(kThreads, 4)
                    FaultTally* tally) {
   const float beta_sum = a.in.beta_sum();
   const int64_t X = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t row_chunks = (a.grid.H + 1) * a.chunks_per_cell;
   LossPartial mine;
-  for (int64_t work = blockIdx.y; work < a.grid.N * row_chunks; work += gridDim.y) {
-    const int64_t n = work / row_chunks, cell_y = work % row_chunks / a.chunks_per_cell - 1;
-    const int64_t first = first_pixel(a.rows, cell_y) + work % a.chunks_per_cell * kRows,
-                  last = first_pixel(a.rows, cell_y + 1);
-    if (first >= last || X >= a.cols.out) continue;
-    const BilinearSample column = bilinear_sample(a.cols, X);
-    const Corners<S> corners(logits, a.grid, n, cell_y, column.cell);
+  for (int64_t work = blockIdx.y; work < a.cells.chunks(); work += gridDim.y) {
+    const RowChunk chunk = a.cells.chunk(work);
+    if (chunk.first >= chunk.last || X >= a.cells.cols.out) continue;
+    const BilinearSample column = bilinear_sample(a.cells.cols, X);
+    const Corners<S> corners(logits, a.cells.grid, chunk.n, chunk.cell_y, column.cell);
     float ly[kRows];
     int y[kRows];
     bool any = false;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const int64_t Y = first + r;
-      ly[r] = Y < last ? bilinear_sample(a.rows, Y).lambda : 0.0f;
-      y[r] = Y < last ? a.in.class_at(n, Y, X, (n * a.rows.out + Y) * a.cols.out + X, tally) : -1;
+      const int64_t Y = chunk.first + r;
+      ly[r] = Y < chunk.last ? bilinear_sample(a.cells.rows, Y).lambda : 0.0f;
+      y[r] = Y < chunk.last
+                 ? a.in.label.class_at(chunk.n, Y, X, a.cells.pixel(chunk.n, Y, X), tally)
+                 : -1;
       any |= y[r] >= 0;
     }
     OnlineSoftmax softmax[kRows];
     if (any)
-      reduce_classes<S, kArgmax>(corners, ly, column.lambda, static_cast<int>(a.grid.C), softmax);
+      reduce_classes<S, kArgmax>(corners, ly, column.lambda, static_cast<int>(a.cells.grid.C),
+                                 softmax);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (first + r < last)
-        finish_pixel<S, kArgmax>(a, corners, softmax[r], y[r], n, first + r, X, ly[r],
+      if (chunk.first + r < chunk.last)
+        finish_pixel<S, kArgmax>(a, corners, softmax[r], y[r], chunk.n, chunk.first + r, X, ly[r],
                                  column.lambda, beta_sum, &mine);
     }
   }
@@ -197,7 +164,7 @@ __device__ inline Side row_gradient(const Backward& a, const CellColumn& column,
   Side sum;
   const int64_t row = (n * a.rows.out + Y) * a.cols.out, plane = a.grid.N * a.rows.out * a.cols.out;
   for (int64_t X = column.begin; X < column.end; ++X) {
-    const int y = a.in.class_at(n, Y, X, 0, nullptr);
+    const int y = a.in.label.class_at(n, Y, X, 0, nullptr);
     if (y < 0) continue;
     const float lx = column.lambda(X), max = a.stats[row + X], log_sum = a.stats[plane + row + X];
     const GradientFactors<float> f = gradient_factors(
@@ -289,12 +256,10 @@ __global__ void __launch_bounds__(kThreads, 3)
 LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight,
                        const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
                        int64_t ignore_index) {
-  return {map_of(target),
+  return {{map_of(target), num_classes, ignore_index},
           pixel_weight ? map_of(*pixel_weight) : PixelMap{},
           weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
-          static_cast<float>(smoothing),
-          num_classes,
-          ignore_index};
+          static_cast<float>(smoothing)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
@@ -304,7 +269,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
   const DeviceGuard guard(logits.get_device_index());
-  const PixelGrid g = grid_of(logits);
   const int64_t H = target.size(1), W = target.size(2);
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
   Tensor loss = torch::stable::new_empty(
@@ -312,23 +276,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
   Tensor stats = torch::stable::new_empty(logits, stats_shape(target), ScalarType::Float);
   Tensor weight_sum = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor tally = torch::stable::new_empty(logits, {2}, ScalarType::Long);
-  const int64_t gaps = align_corners && g.H > 1 ? g.H - 1 : g.H,
-                steps = align_corners && g.H > 1 ? H - 1 : H;
-  const int64_t most_rows =
-      std::max<int64_t>(1, (steps + gaps - 1) / gaps);  // that one row of cells can have
-  const auto chunks = static_cast<int>((most_rows + kRows - 1) / kRows);
-  const dim3 grid(blocks_for(W, kThreads, kMostBlocks),
-                  blocks_for(g.N * (g.H + 1) * chunks, 1, 16384));
+  const CellGrid cells = cell_grid(logits, H, W, align_corners);
+  const dim3 grid(blocks_for(W, kThreads, kMostBlocks), blocks_for(cells.chunks(), 1, 16384));
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y;
   Tensor partials = torch::stable::new_empty(logits, {blocks * 4}, ScalarType::Double);
   auto* parts = static_cast<LossPartial*>(partials.mutable_data_ptr());
-  const Forward args{g,
-                     {g.H, H, align_corners},
-                     {g.W, W, align_corners},
-                     loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
-                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
-                     static_cast<float*>(stats.mutable_data_ptr()),
-                     chunks};
+  const Forward args{
+      cells, loss_inputs(target, pixel_weight, weight, label_smoothing, cells.grid.C, ignore_index),
+      per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
+      static_cast<float*>(stats.mutable_data_ptr())};
   STD_TORCH_CHECK(W <= kMostBlocks * kThreads,
                   "segfast::upsample_cross_entropy: expected W <= 8388480, got ", W);
   const cudaStream_t stream = current_stream(logits);

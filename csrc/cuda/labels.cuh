@@ -1,0 +1,24 @@
+/* Reading the class of a pixel: the ignored label and bad ones are told apart in one place. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "cuda/element.cuh"
+#include "cuda/label_faults.cuh"
+
+namespace segfast {
+
+struct Labels {
+  PixelMap map;
+  int64_t num_classes, ignore_index;
+
+  // The class of a pixel, or -1 where it does not count; a bad label is reported to `tally` if there is one.
+  __device__ int class_at(int64_t n, int64_t h, int64_t w, int64_t index, FaultTally* tally) const {
+    const int64_t y =
+        read_integer(map.data, map.type, n * map.stride_n + h * map.stride_h + w * map.stride_w);
+    if (y == ignore_index) return -1;
+    if (y >= 0 && y < num_classes) return static_cast<int>(y);
+    if (tally) report_fault(tally, index, y, num_classes);
+    return -1;
+  }
+};
+
+}  // namespace segfast
