@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._checks import check_label_map, counts_to_fill
 from segfast.ops._labels import call_checked
-from segfast.ops.cross_entropy import LABEL_DTYPES
 
 _NAME = "segfast::confusion_matrix"
 
@@ -50,10 +50,7 @@ def confusion_matrix(
     [[1, 0], [0, 1]]
     """
     for name, labels in (("pred", pred), ("target", target)):
-        if labels.dtype not in LABEL_DTYPES:
-            raise TypeError(
-                f"{_NAME}: expected {name} uint8, int16, int32 or int64, got {labels.dtype} (hint: argmax first)"
-            )
+        check_label_map("confusion_matrix", name, labels, "argmax first")
     if pred.shape != target.shape:
         raise ValueError(
             f"{_NAME}: expected pred and target of one shape, got {tuple(pred.shape)} and {tuple(target.shape)}"
@@ -64,18 +61,7 @@ def confusion_matrix(
         )
     if num_classes < 1:
         raise ValueError(f"{_NAME}: expected num_classes >= 1, got {num_classes}")
-    if out is None:
-        out = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=pred.device)
-    elif (
-        out.shape != (num_classes, num_classes)
-        or out.dtype != torch.int64
-        or out.device != pred.device
-        or not out.is_contiguous()
-    ):
-        raise ValueError(
-            f"{_NAME}: expected out ({num_classes}, {num_classes}) contiguous int64 on {pred.device}, got "
-            f"{tuple(out.shape)} {out.dtype} on {out.device}"
-        )
+    out = counts_to_fill("confusion_matrix", out, num_classes, pred.device)
     call_checked(torch.ops.segfast.confusion_matrix_, out, pred, target, ignore_index)
     return out
 

@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._checks import check_logits, check_target, check_upsampled
 from segfast.ops._labels import call_checked
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-LOGIT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class CrossEntropyTerms(NamedTuple):
@@ -156,19 +155,8 @@ def check_arguments(
     label_smoothing: float,
 ) -> int:
     """Reject what the kernels cannot take, with a remedy; return the reduction's number."""
-    if logits.dtype not in LOGIT_DTYPES:
-        raise TypeError(
-            f"segfast::{op}: expected floating-point logits, got {logits.dtype} (hint: logits.float())"
-        )
-    if logits.dtype == torch.float64 and logits.device.type != "cpu":
-        raise TypeError(f"segfast::{op}: float64 runs on the CPU only (hint: logits.float())")
-    if target.dtype not in LABEL_DTYPES:
-        raise TypeError(
-            f"segfast::{op}: expected target uint8, int16, int32 or int64, got {target.dtype} (hint: class indices, "
-            "not probabilities; target.long())"
-        )
-    if target.device != logits.device:
-        raise ValueError(f"segfast::{op}: expected target on {logits.device}, got {target.device}")
+    check_logits(op, logits)
+    check_target(op, target, logits)
     if reduction not in REDUCTIONS:
         raise ValueError(
             f"segfast::{op}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
@@ -202,17 +190,14 @@ def check_arguments(
 
 def _check_shapes(op: str, logits: Tensor, target: Tensor) -> int:
     """The number of classes, or a ValueError naming both shapes."""
-    upsampled = op.startswith("upsample")
-    if upsampled:
-        fits = logits.dim() == 4 and target.dim() == 3 and logits.shape[0] == target.shape[0]
-        form = "logits (N, C, h, w) and target (N, H, W)"
-    else:
-        spatial = logits.shape[:1] + logits.shape[2:] if logits.dim() > 1 else logits.shape[:0]
-        fits = logits.dim() >= 1 and target.shape == spatial
-        form = "logits (N, C, ...) and target (N, ...)"
-    if not fits:
+    if op.startswith("upsample"):
+        check_upsampled(op, logits, target)
+        return logits.shape[1]
+    spatial = logits.shape[:1] + logits.shape[2:] if logits.dim() > 1 else logits.shape[:0]
+    if logits.dim() == 0 or target.shape != spatial:
         raise ValueError(
-            f"segfast::{op}: expected {form}, got {tuple(logits.shape)} and {tuple(target.shape)}"
+            f"segfast::{op}: expected logits (N, C, ...) and target (N, ...), got {tuple(logits.shape)} and "
+            f"{tuple(target.shape)}"
             + (
                 " (hint: target.squeeze(1))"
                 if target.dim() == logits.dim() and target.dim() > 1
@@ -220,9 +205,9 @@ def _check_shapes(op: str, logits: Tensor, target: Tensor) -> int:
             )
         )
     num_classes = logits.shape[1] if logits.dim() > 1 else logits.shape[0]
-    if num_classes == 0 or (upsampled and (logits.shape[2] == 0 or logits.shape[3] == 0)):
+    if num_classes == 0:
         raise ValueError(
-            f"segfast::{op}: expected at least one class and h, w >= 1, got logits {tuple(logits.shape)}"
+            f"segfast::{op}: expected at least one class, got logits {tuple(logits.shape)}"
         )
     return num_classes
 

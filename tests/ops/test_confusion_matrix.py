@@ -8,7 +8,7 @@ from helpers import DEVICES, random_labels
 
 from segfast.errors import LabelError
 from segfast.ops import confusion_matrix, confusion_matrix_reference
-from segfast.ops.cross_entropy import LABEL_DTYPES
+from segfast.ops._checks import LABEL_DTYPES
 
 
 @pytest.mark.parametrize("device", DEVICES)

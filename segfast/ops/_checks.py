@@ -1,0 +1,69 @@
+"""What every operator on logits and labels refuses, in one wording."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import torch
+from torch import Tensor
+
+LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+LOGIT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_logits(op: str, logits: Tensor) -> None:
+    """Floating point; float64 on the CPU only."""
+    if logits.dtype not in LOGIT_DTYPES:
+        raise TypeError(
+            f"segfast::{op}: expected floating-point logits, got {logits.dtype} (hint: logits.float())"
+        )
+    if logits.dtype == torch.float64 and logits.device.type != "cpu":
+        raise TypeError(f"segfast::{op}: float64 runs on the CPU only (hint: logits.float())")
+
+
+def check_label_map(op: str, name: str, labels: Tensor, hint: str) -> None:
+    """One of the four integer types; `hint` says how such a map is usually made."""
+    if labels.dtype not in LABEL_DTYPES:
+        raise TypeError(
+            f"segfast::{op}: expected {name} uint8, int16, int32 or int64, got {labels.dtype} (hint: {hint})"
+        )
+
+
+def check_target(op: str, target: Tensor, logits: Tensor) -> None:
+    """Class indices where the logits are."""
+    check_label_map(op, "target", target, "class indices, not probabilities; target.long()")
+    if target.device != logits.device:
+        raise ValueError(f"segfast::{op}: expected target on {logits.device}, got {target.device}")
+
+
+def check_upsampled(op: str, logits: Tensor, target: Tensor) -> None:
+    """Logits (N, C, h, w) with C, h, w >= 1 and a target (N, H, W) to resize them to."""
+    if logits.dim() != 4 or target.dim() != 3 or logits.shape[0] != target.shape[0]:
+        raise ValueError(
+            f"segfast::{op}: expected logits (N, C, h, w) and target (N, H, W), got {tuple(logits.shape)} and "
+            f"{tuple(target.shape)}" + (" (hint: target.squeeze(1))" if target.dim() == 4 else "")
+        )
+    check_classes(op, logits)
+
+
+def check_classes(op: str, logits: Tensor) -> None:
+    """At least one class and, where there are rows and columns to resize, one of each."""
+    if 0 in logits.shape[1:]:
+        raise ValueError(
+            f"segfast::{op}: expected at least one class and h, w >= 1, got logits {tuple(logits.shape)}"
+        )
+
+
+def counts_to_fill(op: str, out: Tensor | None, num_classes: int, device: torch.device) -> Tensor:
+    """A new (C, C) int64 matrix of zeros, or `out` if it can take the counts."""
+    if out is None:
+        return torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+    if (
+        out.shape != (num_classes, num_classes)
+        or out.dtype != torch.int64
+        or out.device != device
+        or not out.is_contiguous()
+    ):
+        raise ValueError(
+            f"segfast::{op}: expected out ({num_classes}, {num_classes}) contiguous int64 on {device}, got "
+            f"{tuple(out.shape)} {out.dtype} on {out.device}"
+        )
+    return out
