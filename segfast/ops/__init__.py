@@ -12,6 +12,11 @@ from segfast.ops.cross_entropy import (
 )
 from segfast.ops.normalize_pad_stack import normalize_pad_stack, normalize_pad_stack_reference
 from segfast.ops.pad_stack import pad_stack, pad_stack_reference
+from segfast.ops.upsample_argmax import upsample_argmax, upsample_argmax_reference
+from segfast.ops.upsample_confusion_matrix import (
+    upsample_confusion_matrix,
+    upsample_confusion_matrix_reference,
+)
 from segfast.ops.upsample_cross_entropy import (
     upsample_cross_entropy,
     upsample_cross_entropy_reference,
@@ -30,6 +35,10 @@ __all__ = [
     "normalize_pad_stack_reference",
     "pad_stack",
     "pad_stack_reference",
+    "upsample_argmax",
+    "upsample_argmax_reference",
+    "upsample_confusion_matrix",
+    "upsample_confusion_matrix_reference",
     "upsample_cross_entropy",
     "upsample_cross_entropy_reference",
     "upsample_cross_entropy_terms",
