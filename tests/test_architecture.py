@@ -15,6 +15,8 @@ STEMS = [
     "cross_entropy",
     "upsample_cross_entropy",
     "confusion_matrix",
+    "upsample_argmax",
+    "upsample_confusion_matrix",
 ]
 # What each layer may import of segfast; docs/architecture.md holds the same table.
 LAYERS = {
