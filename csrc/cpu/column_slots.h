@@ -42,29 +42,36 @@ class ColumnSlotsOf {
       first_.push_back(first_.back() + *std::max_element(begin, begin + lanes));
     }
     pixel_.assign(first_.back() * lanes, static_cast<int32_t>(axis.out));
-    left_.assign(pixel_.size(), T(0.5));  // in an empty place no weight of 0 meets an infinite sample
+    left_.assign(pixel_.size(),
+                 T(0.5));  // in an empty place no weight of 0 meets an infinite sample
     right_.assign(pixel_.size(), T(0.5));
-    slot_.resize(axis.out);
     std::fill(filled.begin(), filled.end(), 0);
     for (int64_t x = 0; x < axis.out; ++x) {
       const Place& p = places[x];
       const int64_t i = (first_[p.cell / lanes] + filled[p.cell]++) * lanes + p.cell % lanes;
       pixel_[i] = static_cast<int32_t>(x);
-      slot_[x] = static_cast<int32_t>(i);
       left_[i] = T(1) - p.right;
       right_[i] = p.right;
     }
+    for (int64_t v = 0; v < vectors; ++v) start_.push_back(start_of(v, lanes));
   }
   // One vector of room behind the last: right samples are read one place further.
   ColumnSlots view() const {
     const int64_t vectors = static_cast<int64_t>(first_.size()) - 1;
     return {vectors,       most_,        first_.data(), pixel_.data(),
-            slot_.data(),  left_.data(), right_.data(), static_cast<int64_t>(pixel_.size())};
+            start_.data(), left_.data(), right_.data(), static_cast<int64_t>(pixel_.size())};
   }
 
  private:
-  std::vector<int64_t> first_;
-  std::vector<int32_t> pixel_, slot_;
+  int64_t start_of(int64_t v, int64_t lanes) const {
+    const int64_t slots = first_[v + 1] - first_[v], begin = first_[v] * lanes;
+    for (int64_t j = 0; j < lanes; ++j)
+      for (int64_t k = 0; k < slots; ++k)
+        if (pixel_[begin + k * lanes + j] != pixel_[begin] + j * slots + k) return -1;
+    return slots ? pixel_[begin] : -1;
+  }
+  std::vector<int64_t> first_, start_;
+  std::vector<int32_t> pixel_;
   std::vector<T> left_, right_;
   int64_t most_ = 0;
 };

@@ -24,7 +24,7 @@ using NormalizeRowKernel = void (*)(const NormalizeRow&);
 struct LossTables {
   const void *class_weight, *alpha, *beta;
   double beta_sum;
-  bool smooth;
+  bool weighted, smooth;  // not weighted: the values of class 0 are everybody's
 };
 
 struct LossSums {
@@ -70,7 +70,8 @@ struct ColumnSlots {
   int64_t vectors, most;  // most slots that any vector has
   const int64_t* first;   // [vectors + 1]: slots of vector v are first[v] .. first[v + 1] - 1
   const int32_t* pixel;   // [slots x lanes]: X, or the width of the output row in an empty place
-  const int32_t* slot;    // [width]: where pixel X lies in the arrays above
+  const int64_t*
+      start;  // [vectors]: first pixel of a vector without empty places whose pixels follow each other, else -1
   const void *left, *right;
   int64_t size;  // slots x lanes
 };

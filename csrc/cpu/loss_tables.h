@@ -29,7 +29,7 @@ class ClassFactors {
     const auto at = [&](int i) -> const void* {
       return is_double ? static_cast<const void*>(doubles_[i].data()) : floats_[i].data();
     };
-    tables = {at(0), at(1), at(2), beta_sum, smoothing != 0};
+    tables = {at(0), at(1), at(2), beta_sum, weight.has_value(), smoothing != 0};
   }
   ClassFactors(const ClassFactors&) = delete;
   ClassFactors& operator=(const ClassFactors&) = delete;

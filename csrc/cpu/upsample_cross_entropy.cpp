@@ -57,7 +57,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
            pixel_weight ? map_of(*pixel_weight) : PixelMap{}, ignore_index, factors.tables,
            accuracy, reduction == Reduction::kNone ? out.loss.mutable_data_ptr() : nullptr,
            out.stats.mutable_data_ptr()},
-          rows, cols, slots};
+          rows,
+          cols,
+          slots};
       const UpsampleForwardKernel kernel =
           kernels().upsample_forward[static_cast<int>(element_of(logits))];
       const RowBlocks blocks(g.N, -1, g.H);
@@ -102,7 +104,9 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
          stats.const_data_ptr(),
          reduction == Reduction::kNone ? per_pixel.const_data_ptr() : nullptr,
          gradient_scale(grad_loss, weight_sum, reduction), grad.mutable_data_ptr(), grid_of(grad)},
-        rows, cols, slots};
+        rows,
+        cols,
+        slots};
     const UpsampleBackwardKernel kernel =
         kernels().upsample_backward[static_cast<int>(element_of(logits))];
     const RowBlocks blocks(g.N, 0, g.H);

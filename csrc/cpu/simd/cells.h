@@ -57,6 +57,85 @@ inline void blend_rows(const T* top, const T* bottom, int64_t pitch, int64_t x, 
   }
 }
 
+// Calls f(Count<S>) where a vector with that many slots of consecutive pixels is a plain S x lanes transpose.
+template <class F>
+inline bool with_phases(const ColumnSlots& slots, int64_t v, F&& f) {
+  if (slots.start[v] < 0) return false;
+  switch (slots.first[v + 1] - slots.first[v]) {
+    case 2:
+      return f(Count<2>{}), true;
+    case 3:
+      return f(Count<3>{}), true;
+    case 4:
+      return f(Count<4>{}), true;
+    case 8:
+      return f(Count<8>{}), true;
+    case 16:
+      return f(Count<16>{}), true;
+    default:
+      return false;
+  }
+}
+
+// One value per pixel of a row, moved between the order of the pixels and that of the slots. An empty place reads values[W].
+template <int L, class V, class O>
+inline void to_slots(const ColumnSlots& slots, const V* __restrict values, O* __restrict out) {
+  for (int64_t v = 0; v < slots.vectors; ++v) {
+    const int64_t begin = slots.first[v] * L, end = slots.first[v + 1] * L;
+    const bool done = with_phases(slots, v, [&](auto phases) {
+      constexpr int kPhases = decltype(phases)::value;
+      for (int j = 0; j < L; ++j)
+        for (int k = 0; k < kPhases; ++k)
+          out[begin + k * L + j] = static_cast<O>(values[slots.start[v] + j * kPhases + k]);
+    });
+    if (done) continue;
+    for (int64_t i = begin; i < end; ++i) out[i] = static_cast<O>(values[slots.pixel[i]]);
+  }
+}
+template <int L, class V>
+inline void to_pixels(const ColumnSlots& slots, const V* __restrict values, int64_t W,
+                      V* __restrict out) {
+  for (int64_t v = 0; v < slots.vectors; ++v) {
+    const int64_t begin = slots.first[v] * L, end = slots.first[v + 1] * L;
+    const bool done = with_phases(slots, v, [&](auto phases) {
+      constexpr int kPhases = decltype(phases)::value;
+      for (int j = 0; j < L; ++j)
+        for (int k = 0; k < kPhases; ++k)
+          out[slots.start[v] + j * kPhases + k] = values[begin + k * L + j];
+    });
+    if (done) continue;
+    for (int64_t i = begin; i < end; ++i)
+      if (slots.pixel[i] < W) out[slots.pixel[i]] = values[i];
+  }
+}
+
+template <class I>
+inline bool any_class(const I* label, int64_t count) {
+  I all = -1;
+  for (int64_t i = 0; i < count; ++i) all &= label[i];  // -1 & y = y
+  return all != -1;
+}
+
+// table[label] per lane; anything where the label does not count.
+template <class T>
+inline Vec<T> class_values(const LossTables& tables, const T* table, const Int<T>* label) {
+  if (!tables.weighted) return splat(table[0]);
+  T lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = table[label[i] < 0 ? 0 : label[i]];
+  return load<T>(lanes);
+}
+
+// The pixel weights of a slot's lanes, 1 without a map.
+template <class T>
+inline Vec<T> slot_weights(const PixelMap& map, int64_t n, int64_t Y, int64_t W,
+                           const int32_t* pixel) {
+  if (map.data == nullptr) return splat(T(1));
+  T lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i)
+    lanes[i] = pixel[i] < W ? pixel_value<T>(map, n, Y, pixel[i], T(0)) : T(0);
+  return load<T>(lanes);
+}
+
 // The two low-resolution rows around a row of cells; walking down loads each row once.
 template <class S>
 class SampleRows {

@@ -18,14 +18,23 @@ inline void read_labels(const PixelMap& map, const LabelRow& row, int64_t num_cl
                         int64_t ignore_index, int32_t* classes, LabelFaults* faults) {
   const L* p = static_cast<const L*>(map.data) + row.n * map.stride_n + row.h * map.stride_h +
                row.begin * map.stride_w;
-  int64_t bad = 0;
-  for (int64_t i = 0; i < row.count; ++i) {
-    const int64_t label = p[i * map.stride_w];
-    const bool ignored = label == ignore_index;
-    const bool inside = label >= 0 && label < num_classes;
-    classes[i] = inside && !ignored ? static_cast<int32_t>(label) : -1;
-    bad += !inside && !ignored;
-  }
+  // The narrowest type that holds every label: narrow labels are compared sixteen at a time.
+  using Wide = decltype(L{} + int32_t{});
+  const Wide classes_end = static_cast<Wide>(num_classes),
+             ignored = static_cast<Wide>(ignore_index);
+  const bool may_ignore = static_cast<int64_t>(ignored) == ignore_index;
+  const auto read = [&](int64_t stride) {
+    int32_t bad = 0;
+    for (int64_t i = 0; i < row.count; ++i) {
+      const Wide label = p[i * stride];
+      const bool ignore = may_ignore & (label == ignored);
+      const bool inside = (label >= 0) & (label < classes_end);
+      classes[i] = (inside & !ignore) ? static_cast<int32_t>(label) : -1;
+      bad += !inside & !ignore;
+    }
+    return bad;
+  };
+  const int32_t bad = map.stride_w == 1 ? read(1) : read(map.stride_w);
   if (bad == 0 || faults == nullptr) return;
   faults->count += bad;
   for (int64_t i = 0; i < row.count; ++i) {

@@ -14,9 +14,10 @@
 namespace segfast {
 namespace {
 
-constexpr int64_t kFactorVectors = 64;  // slots whose factors (four vectors each) stay in L1 while the classes are walked
+constexpr int64_t kFactorVectors =
+    64;  // slots of one vector of cells whose factors (four vectors each) are walked at once
 
-// Factors of one vector of cells over some output rows, [row][slot][lane]; `beta` holds [row][left, right][lane].
+// Factors of some output rows in the order of the slots, (rows, slots.size); beta: (rows, vectors, [left, right], lanes).
 template <class T>
 struct SlotFactors {
   T *shift, *k, *k_label, *beta;
@@ -30,42 +31,52 @@ struct CornerSums {
   T *left_top, *right_top, *left_bottom, *right_bottom;
 };
 
-// A pixel that does not count has shift +inf: its exponential is 0.
+// Turns one row's saved maximum (in shift), log-sum (in k) and upstream gradient (in k_label) into its factors. A pixel that
+// does not count has shift +inf: its exponential is 0.
 template <class T>
-inline void load_factors(const CrossEntropyBackward& a, const ColumnSlots& slots, int64_t v,
-                         const PixelRow& row, int64_t out_row, int64_t plane,
-                         const SlotFactors<T>& f, int64_t r) {
+inline void row_factors(const CrossEntropyBackward& a, const ColumnSlots& slots, int64_t n,
+                        int64_t Y, int64_t W, const SlotFactors<T>& f) {
   constexpr int L = kLanesOf<T>;
-  const int64_t first = slots.first[v], count = slots.first[v + 1] - first;
-  const T *in_max = static_cast<const T*>(a.lse) + out_row, *in_log_sum = in_max + plane;
-  const T* grad_loss = a.grad_loss ? static_cast<const T*>(a.grad_loss) + out_row : nullptr;
-  Vec<T> beta_left{}, beta_right{};
-  for (int64_t s = 0; s < count; ++s) {
-    const int32_t* pixel = slots.pixel + (first + s) * L;
-    const int64_t at = (r * count + s) * L;
-    slot_labels<T>(row, pixel, f.label + at);
-    T max[L], log_sum[L], grad[L];
-    for (int i = 0; i < L; ++i) {
-      const int64_t x = pixel[i] < row.W ? pixel[i] : 0;
-      max[i] = in_max[x];
-      log_sum[i] = in_log_sum[x];
-      grad[i] = grad_loss ? grad_loss[x] : static_cast<T>(a.scale);
+  const T *left = static_cast<const T*>(slots.left), *right = static_cast<const T*>(slots.right);
+  const Vec<T> beta_sum = splat(static_cast<T>(a.tables.beta_sum)), zero{};
+  for (int64_t v = 0; v < slots.vectors; ++v) {
+    Vec<T> beta_left{}, beta_right{};
+    for (int64_t i = slots.first[v] * L; i < slots.first[v + 1] * L; i += L) {
+      const Vec<T> grad = a.grad_loss ? load<T>(f.k_label + i) : splat(static_cast<T>(a.scale));
+      const GradientFactors<Vec<T>> k = gradient_factors<Vec<T>>(
+          grad, slot_weights<T>(a.pixel_weight, n, Y, W, slots.pixel + i),
+          class_values(a.tables, static_cast<const T*>(a.tables.alpha), f.label + i), beta_sum);
+      const Vec<Int<T>> counts = load<Int<T>>(f.label + i) >= 0;
+      const Vec<T> scale = vexp2(load<T>(f.k + i) * -kLog2EOf<T>);
+      store<T>(f.shift + i, counts ? load<T>(f.shift + i) * kLog2EOf<T> : splat(kInfinity<T>));
+      store<T>(f.k + i, counts ? k.for_softmax * scale : zero);
+      store<T>(f.k_label + i, counts ? k.for_label : zero);
+      const Vec<T> for_beta = counts ? k.for_beta : zero;
+      beta_left += for_beta * load<T>(left + i);
+      beta_right += for_beta * load<T>(right + i);
     }
-    const Vec<T> weight = slot_pixel_weight<T>(a.pixel_weight, row, pixel);
-    const GradientFactors<Vec<T>> k = gradient_factors<Vec<T>>(
-        load<T>(grad), weight, class_values(static_cast<const T*>(a.tables.alpha), f.label + at),
-        splat(static_cast<T>(a.tables.beta_sum)));
-    const Vec<Int<T>> counts = load<Int<T>>(f.label + at) >= 0;
-    const Vec<T> zero{}, scale = vexp2(load<T>(log_sum) * -kLog2EOf<T>);
-    store<T>(f.shift + at, counts ? load<T>(max) * kLog2EOf<T> : splat(kInfinity<T>));
-    store<T>(f.k + at, counts ? k.for_softmax * scale : zero);
-    store<T>(f.k_label + at, counts ? k.for_label : zero);
-    const Vec<T> for_beta = counts ? k.for_beta : zero;
-    beta_left += for_beta * load<T>(static_cast<const T*>(slots.left) + (first + s) * L);
-    beta_right += for_beta * load<T>(static_cast<const T*>(slots.right) + (first + s) * L);
+    store<T>(f.beta + 2 * v * L, beta_left);
+    store<T>(f.beta + (2 * v + 1) * L, beta_right);
   }
-  store<T>(f.beta + 2 * r * L, beta_left);
-  store<T>(f.beta + (2 * r + 1) * L, beta_right);
+}
+
+// Reads one row's labels, statistics and upstream gradient; `values` has W + 1 places.
+template <class T>
+inline void load_factors(const CrossEntropyBackward& a, const ColumnSlots& slots, int64_t n,
+                         int64_t Y, int64_t H, int64_t W, int32_t* classes, T* values,
+                         const SlotFactors<T>& f) {
+  constexpr int L = kLanesOf<T>;
+  const auto gather = [&](const void* map, T* out) {
+    __builtin_memcpy(values, static_cast<const T*>(map) + (n * H + Y) * W,
+                     static_cast<unsigned long>(W) * sizeof(T));
+    to_slots<L>(slots, values, out);
+  };
+  load_labels(a.label, {n, Y, 0, W, H, W}, a.grid.C, a.ignore_index, classes, nullptr);
+  to_slots<L>(slots, classes, f.label);
+  gather(a.lse, f.shift);
+  gather(static_cast<const T*>(a.lse) + a.grid.N * H * W, f.k);
+  if (a.grad_loss) gather(a.grad_loss, f.k_label);
+  row_factors<T>(a, slots, n, Y, W, f);
 }
 
 // Output rows of one row of cells whose factors are loaded together.
@@ -76,18 +87,21 @@ struct RowGroup {
   bool first;      // of its row of cells: the sums start here
 };
 
-// Walks the classes of one vector of cells, first at sample x.
+// Walks the classes of vector v of cells.
 template <class T, bool kSmooth>
-inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t x,
+inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t v,
                            int64_t num_classes, const T* beta, const RowGroup<T>& rows,
-                           int64_t count, const T* w_left, const T* w_right,
-                           const SlotFactors<T>& f, const CornerSums<T>& out) {
+                           const ColumnSlots& slots, const SlotFactors<T>& f,
+                           const CornerSums<T>& out) {
   constexpr int L = kLanesOf<T>;
+  const int64_t begin = slots.first[v] * L, end = slots.first[v + 1] * L;
+  const T *w_left = static_cast<const T*>(slots.left),
+          *w_right = static_cast<const T*>(slots.right);
   for (int64_t c = 0; c < num_classes; ++c) {
-    const T *p = top + c * pitch + x, *q = bottom + c * pitch + x;
-    const Vec<T> p0 = load<T>(p), p1 = load<T>(p + 1), q0 = load<T>(q), q1 = load<T>(q + 1);
+    const int64_t o = c * pitch + v * L;
+    const Vec<T> p0 = load<T>(top + o), p1 = load<T>(top + o + 1), q0 = load<T>(bottom + o),
+                 q1 = load<T>(bottom + o + 1);
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
-    const int64_t o = c * pitch + x;
     Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
     if (!rows.first) {
       left_top = load<T>(out.left_top + o);
@@ -99,19 +113,22 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
       const T below = rows.below[r], above = T(1) - below;
       const Vec<T> a = (p0 * above + q0 * below) * kLog2EOf<T>,
                    b = (p1 * above + q1 * below) * kLog2EOf<T>;
+      const T *shift = f.shift + r * slots.size, *k = f.k + r * slots.size,
+              *k_label = f.k_label + r * slots.size;
+      const Int<T>* label = f.label + r * slots.size;
       Vec<T> left{}, right{};
-      for (int64_t s = 0; s < count; ++s) {
-        const int64_t at = (r * count + s) * L;
-        const Vec<T> wl = load<T>(w_left + s * L), wr = load<T>(w_right + s * L);
-        const Vec<T> t = (a * wl - load<T>(f.shift + at)) + b * wr;
-        Vec<T> grad = vexp2(t) * load<T>(f.k + at);
-        grad = load<Int<T>>(f.label + at) == here ? grad - load<T>(f.k_label + at) : grad;
+      for (int64_t i = begin; i < end; i += L) {
+        const Vec<T> wl = load<T>(w_left + i), wr = load<T>(w_right + i);
+        const Vec<T> t = (a * wl - load<T>(shift + i)) + b * wr;
+        Vec<T> grad = vexp2(t) * load<T>(k + i);
+        grad = load<Int<T>>(label + i) == here ? grad - load<T>(k_label + i) : grad;
         left += grad * wl;
         right += grad * wr;
       }
       if constexpr (kSmooth) {
-        left -= beta[c] * load<T>(f.beta + 2 * r * L);
-        right -= beta[c] * load<T>(f.beta + (2 * r + 1) * L);
+        const T* sums = f.beta + 2 * (r * slots.vectors + v) * L;
+        left -= beta[c] * load<T>(sums);
+        right -= beta[c] * load<T>(sums + L);
       }
       left_top += left * above;
       right_top += right * above;
@@ -125,39 +142,40 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
   }
 }
 
+// What walking a row of cells needs besides the rows of samples.
+template <class T>
+struct RowScratch {
+  int64_t group_rows;
+  int32_t* classes;
+  T *values, *below;
+  SlotFactors<T> factors;
+};
+
 // All output rows of one row of cells, group by group.
 template <class S>
 inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
-                         const SampleRows<S>& samples, int64_t pitch, int64_t group_rows,
-                         int32_t* classes, Arithmetic<S>* below,
-                         const SlotFactors<Arithmetic<S>>& factors,
+                         const SampleRows<S>& samples, int64_t pitch,
+                         const RowScratch<Arithmetic<S>>& scratch,
                          const CornerSums<Arithmetic<S>>& out) {
   using T = Arithmetic<S>;
-  constexpr int L = kLanesOf<T>;
   const CrossEntropyBackward& a = u.ce;
   const ColumnSlots& slots = u.slots;
-  const int64_t H = u.rows.out, W = u.cols.out, plane = a.grid.N * H * W;
   const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
   const auto walk = a.tables.smooth ? backward_cells<T, true> : backward_cells<T, false>;
-  for (int64_t Y = y_first; Y < y_last; Y += group_rows) {
-    const RowGroup<T> rows{y_last - Y < group_rows ? y_last - Y : group_rows, below, Y == y_first};
+  const SlotFactors<T>& f = scratch.factors;
+  for (int64_t Y = y_first; Y < y_last; Y += scratch.group_rows) {
+    const int64_t left = y_last - Y;
+    const RowGroup<T> rows{left < scratch.group_rows ? left : scratch.group_rows, scratch.below,
+                           Y == y_first};
     for (int64_t r = 0; r < rows.count; ++r) {
-      int32_t* row_classes = classes + r * (W + 1);
-      load_labels(a.label, {n, Y + r, 0, W, H, W}, a.grid.C, a.ignore_index, row_classes, nullptr);
-      row_classes[W] = -1;
-      below[r] = static_cast<T>(bilinear_sample(u.rows, Y + r).lambda);
+      scratch.below[r] = static_cast<T>(bilinear_sample(u.rows, Y + r).lambda);
+      load_factors<T>(a, slots, n, Y + r, u.rows.out, u.cols.out, scratch.classes, scratch.values,
+                      {f.shift + r * slots.size, f.k + r * slots.size, f.k_label + r * slots.size,
+                       f.beta + 2 * r * slots.vectors * kLanesOf<T>, f.label + r * slots.size});
     }
-    for (int64_t v = 0; v < slots.vectors; ++v) {
-      const int64_t first = slots.first[v], count = slots.first[v + 1] - first;
-      for (int64_t r = 0; r < rows.count; ++r) {
-        load_factors<T>(a, slots, v, {n, Y + r, W, classes + r * (W + 1)}, (n * H + Y + r) * W,
-                        plane, factors, r);
-      }
-      walk(samples.top, samples.bottom, pitch, v * L, a.grid.C,
-           static_cast<const T*>(a.tables.beta), rows, count,
-           static_cast<const T*>(slots.left) + first * L,
-           static_cast<const T*>(slots.right) + first * L, factors, out);
-    }
+    for (int64_t v = 0; v < slots.vectors; ++v)
+      walk(samples.top, samples.bottom, pitch, v, a.grid.C, static_cast<const T*>(a.tables.beta),
+           rows, slots, f, out);
   }
 }
 
@@ -195,26 +213,28 @@ void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
   const ColumnSlots& slots = u.slots;
   const int64_t W = u.cols.out, pitch = sample_pitch<T>(slots), size = g.C * pitch + L;
   const int64_t most = slots.most < 1 ? 1 : slots.most,
-                group_rows = most < kFactorVectors ? kFactorVectors / most : 1;
-  const int64_t places = group_rows * most * L;
+                group_rows = most < kFactorVectors ? kFactorVectors / most : 1,
+                places = group_rows * slots.size, betas = 2 * group_rows * slots.vectors * L;
   Scratch scratch(SampleRows<S>::bytes(g, pitch) + 5 * Scratch::bytes<T>(size) +
-                  3 * Scratch::bytes<T>(places) + Scratch::bytes<Int<T>>(places) +
-                  Scratch::bytes<T>(2 * group_rows * L) + Scratch::bytes<T>(group_rows) +
-                  Scratch::bytes<int32_t>(group_rows * (W + 1)));
+                  3 * Scratch::bytes<T>(places) + Scratch::bytes<T>(betas) +
+                  Scratch::bytes<Int<T>>(places) + Scratch::bytes<T>(group_rows) +
+                  Scratch::bytes<int32_t>(W + 1) + Scratch::bytes<T>(W + 1));
   SampleRows<S> samples(u.ce.logits, g, block.n, pitch, &scratch);
   const CornerSums<T> sums{scratch.take<T>(size), scratch.take<T>(size), scratch.take<T>(size),
                            scratch.take<T>(size)};
   T* above = scratch.take<T>(size);
-  const SlotFactors<T> factors{scratch.take<T>(places), scratch.take<T>(places),
-                               scratch.take<T>(places), scratch.take<T>(2 * group_rows * L),
-                               scratch.take<Int<T>>(places)};
-  T* below = scratch.take<T>(group_rows);
-  int32_t* classes = scratch.take<int32_t>(group_rows * (W + 1));
+  const RowScratch<T> row{
+      group_rows,
+      scratch.take<int32_t>(W + 1),
+      scratch.take<T>(W + 1),
+      scratch.take<T>(group_rows),
+      {scratch.take<T>(places), scratch.take<T>(places), scratch.take<T>(places),
+       scratch.take<T>(betas), scratch.take<Int<T>>(places)}};
+  row.classes[W] = -1;
   for (int64_t cell_y = block.y_begin - 1; cell_y < block.y_end; ++cell_y) {
     if (first_pixel(u.rows, cell_y) < first_pixel(u.rows, cell_y + 1)) {
       samples.move_to(cell_y);
-      backward_row<S>(u, block.n, cell_y, samples, pitch, group_rows, classes, below, factors,
-                      sums);
+      backward_row<S>(u, block.n, cell_y, samples, pitch, row, sums);
     } else {
       __builtin_memset(sums.left_top, 0, static_cast<unsigned long>(4 * Scratch::bytes<T>(size)));
     }

@@ -73,6 +73,19 @@ inline Vec<float> vmax(Vec<float> a, Vec<float> b) {
 }
 inline Vec<double> vmax(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
 
+// sums[i] += v[i] in double.
+template <class T>
+inline void add_to_doubles(Vec<T> v, double* sums) {
+  constexpr int kHalf = kLanesOf<double>;
+  using Part = typename VecOf<T, kHalf>::Type;
+  for (int i = 0; i < kLanesOf<T>; i += kHalf) {
+    Part part;
+    __builtin_memcpy(&part, reinterpret_cast<const char*>(&v) + i * static_cast<int>(sizeof(T)),
+                     sizeof part);
+    store<double>(sums + i, load<double>(sums + i) + __builtin_convertvector(part, Vec<double>));
+  }
+}
+
 // Horizontal sum and maximum by halving: a fixed order, so the same bits every run.
 template <class T, int kLanes>
 inline T reduce_add(typename VecOf<T, kLanes>::Type v) {
