@@ -98,6 +98,16 @@ using UpsampleForwardKernel = void (*)(const UpsampleForward&, const RowBlock&, 
                                        LabelFaults*);
 using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const RowBlock&);
 
+// Classes of the output rows of a block of rows of cells, handed on row by row: classes (W,) of output row Y of image n.
+struct UpsampleArgmax {
+  const void* logits;
+  PixelGrid grid;
+  BilinearAxis rows, cols;
+  ColumnSlots slots;
+  void (*consume)(void* context, int64_t n, int64_t Y, const int32_t* classes);
+};
+using UpsampleArgmaxKernel = void (*)(const UpsampleArgmax&, const RowBlock&, void* context);
+
 constexpr int kLogitTypes = 4;   // Element::kFloat .. kBFloat16
 constexpr int kImageTypes = 10;  // Element::kFloat .. kInt64
 constexpr int kPixelTypes = 3;   // float, half, bfloat16: kNormalizeOutputs[] gives the index
@@ -110,6 +120,7 @@ struct KernelTable {
   CrossEntropyBackwardKernel cross_entropy_backward[kLogitTypes];
   UpsampleForwardKernel upsample_forward[kLogitTypes];
   UpsampleBackwardKernel upsample_backward[kLogitTypes];
+  UpsampleArgmaxKernel upsample_argmax[kLogitTypes];
 };
 
 extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512;

@@ -2,39 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-
-#include "cpu/column_slots.h"
 #include "cpu/loss_tables.h"
+#include "cpu/row_blocks.h"
 
 namespace segfast {
 namespace {
-
-// [begin, end) rows of every image dealt to tasks of equal size, about four per thread; results do not depend on the deal.
-struct RowBlocks {
-  int64_t begin, rows, height, per_image, count;
-  RowBlocks(int64_t images, int64_t begin, int64_t end) : begin(begin), height(end - begin) {
-    const int64_t tasks = 4 * static_cast<int64_t>(torch::stable::get_num_threads());
-    rows = std::max<int64_t>(1, ceil_div(images * height, tasks));
-    rows = ceil_div(height, ceil_div(height, rows));
-    per_image = ceil_div(height, rows);
-    count = images * per_image;
-  }
-  RowBlock at(int64_t i) const {
-    const int64_t y = i % per_image * rows;
-    return {i / per_image, begin + y, begin + std::min(height, y + rows)};
-  }
-  static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-};
-
-// Calls f with the column slots of the logits' arithmetic type.
-template <class F>
-void with_column_slots(const Tensor& logits, const BilinearAxis& cols, F&& f) {
-  if (logits.scalar_type() == ScalarType::Double)
-    f(ColumnSlotsOf<double>(cols, kernels().vector_bytes).view());
-  else
-    f(ColumnSlotsOf<float>(cols, kernels().vector_bytes).view());
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
     const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
@@ -62,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
           slots};
       const UpsampleForwardKernel kernel =
           kernels().upsample_forward[static_cast<int>(element_of(logits))];
-      const RowBlocks blocks(g.N, -1, g.H);
+      const RowBlocks blocks(g.N, -1, g.H, 4);
       std::vector<LossSums> sums(g.N * blocks.height);
       std::vector<LabelFaults> faults(sums.size());
       torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
@@ -109,7 +81,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
         slots};
     const UpsampleBackwardKernel kernel =
         kernels().upsample_backward[static_cast<int>(element_of(logits))];
-    const RowBlocks blocks(g.N, 0, g.H);
+    const RowBlocks blocks(g.N, 0, g.H, 4);
     torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) kernel(args, blocks.at(i));
     });

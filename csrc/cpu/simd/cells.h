@@ -44,17 +44,44 @@ struct Cells {
   T *left, *right;  // (C, lanes)
 };
 
+// left w_left + right w_right. With kCareful a side of weight 0 takes no part, so that an infinite sample there is no NaN.
+template <bool kCareful, class T, class W>
+inline Vec<T> blend(Vec<T> left, W w_left, Vec<T> right, W w_right) {
+  if constexpr (kCareful) {
+    const Vec<T> zero{}, wl = zero + w_left, wr = zero + w_right;
+    return (wl == zero ? zero : left * wl) + (wr == zero ? zero : right * wr);
+  } else {
+    return left * w_left + right * w_right;
+  }
+}
+
 // The cells of one vector, first at sample `x`, on an output row `below` of the way from the row `top` to the row `bottom`.
-template <class T>
+template <bool kCareful, class T>
 inline void blend_rows(const T* top, const T* bottom, int64_t pitch, int64_t x, T below,
                        int64_t num_classes, const Cells<T>& cells) {
   constexpr int L = kLanesOf<T>;
   const T above = T(1) - below;
   for (int64_t c = 0; c < num_classes; ++c) {
     const T *p = top + c * pitch + x, *q = bottom + c * pitch + x;
-    store<T>(cells.left + c * L, load<T>(p) * above + load<T>(q) * below);
-    store<T>(cells.right + c * L, load<T>(p + 1) * above + load<T>(q + 1) * below);
+    store<T>(cells.left + c * L, blend<kCareful, T>(load<T>(p), above, load<T>(q), below));
+    store<T>(cells.right + c * L, blend<kCareful, T>(load<T>(p + 1), above, load<T>(q + 1), below));
   }
+}
+
+// Slots that share one walk over the classes: their running values stay in registers.
+constexpr int kGroup = kVectorBytes == 64 ? 4 : 2;
+
+// f(Count<n>) for 1 <= n <= kGroup.
+template <class F>
+inline void with_group(int64_t n, F&& f) {
+  if (n == 1)
+    f(Count<1>{});
+  else if (n == 2)
+    f(Count<2>{});
+  else if (n == 3)
+    f(Count < kGroup<3 ? kGroup : 3>{});
+  else
+    f(Count<kGroup>{});
 }
 
 // Calls f(Count<S>) where a vector with that many slots of consecutive pixels is a plain S x lanes transpose.
@@ -92,20 +119,20 @@ inline void to_slots(const ColumnSlots& slots, const V* __restrict values, O* __
     for (int64_t i = begin; i < end; ++i) out[i] = static_cast<O>(values[slots.pixel[i]]);
   }
 }
-template <int L, class V>
+template <int L, class V, class O>
 inline void to_pixels(const ColumnSlots& slots, const V* __restrict values, int64_t W,
-                      V* __restrict out) {
+                      O* __restrict out) {
   for (int64_t v = 0; v < slots.vectors; ++v) {
     const int64_t begin = slots.first[v] * L, end = slots.first[v + 1] * L;
     const bool done = with_phases(slots, v, [&](auto phases) {
       constexpr int kPhases = decltype(phases)::value;
       for (int j = 0; j < L; ++j)
         for (int k = 0; k < kPhases; ++k)
-          out[slots.start[v] + j * kPhases + k] = values[begin + k * L + j];
+          out[slots.start[v] + j * kPhases + k] = static_cast<O>(values[begin + k * L + j]);
     });
     if (done) continue;
     for (int64_t i = begin; i < end; ++i)
-      if (slots.pixel[i] < W) out[slots.pixel[i]] = values[i];
+      if (slots.pixel[i] < W) out[slots.pixel[i]] = static_cast<O>(values[i]);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "cpu/kernels.h"
 #include "cpu/simd/cross_entropy.h"
 #include "cpu/simd/normalize.h"
+#include "cpu/simd/upsample_argmax.h"
 #include "cpu/simd/upsample_cross_entropy.h"
 #include "cpu/simd/upsample_cross_entropy_backward.h"
 
@@ -41,6 +42,8 @@ extern const KernelTable SEGFAST_JOIN(kernels_, SEGFAST_ISA) = {
      upsample_forward<BFloat16>},
     {upsample_backward<float>, upsample_backward<double>, upsample_backward<Half>,
      upsample_backward<BFloat16>},
+    {upsample_argmax<float>, upsample_argmax<double>, upsample_argmax<Half>,
+     upsample_argmax<BFloat16>},
 };
 
 }  // namespace segfast

@@ -13,9 +13,6 @@
 namespace segfast {
 namespace {
 
-// Slots that share one walk over the classes: their running values stay in registers.
-constexpr int kGroup = kVectorBytes == 64 ? 4 : 2;
-
 // One output row in the order of the slots: what the walk over the classes leaves, in base 2 and relative to the maximum.
 template <class T>
 struct SlotRow {
@@ -73,18 +70,10 @@ inline void softmax_cells(const Cells<T>& cells, int64_t num_classes, const T* b
   for (int64_t k = slots.first[v]; k < slots.first[v + 1]; k += kGroup) {
     const int64_t left = slots.first[v + 1] - k, count = left < kGroup ? left : kGroup;
     if (!any_class(row.label + k * L, count * L)) continue;
-    const auto run = [&](auto size) {
+    with_group(count, [&](auto size) {
       softmax_slots<T, decltype(size)::value, kAccuracy, kSmooth>(cells, num_classes, beta, slots,
                                                                   k * L, row);
-    };
-    if (count == 1)
-      run(Count<1>{});
-    else if (count == 2)
-      run(Count<2>{});
-    else if (count == 3)
-      run(Count < kGroup<3 ? kGroup : 3>{});
-    else
-      run(Count<kGroup>{});
+    });
   }
 }
 
@@ -167,7 +156,7 @@ void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums*
       to_slots<L>(slots, classes, row.label);
       const T below = static_cast<T>(bilinear_sample(u.rows, Y).lambda);
       for (int64_t v = 0; v < slots.vectors; ++v) {
-        blend_rows(samples.top, samples.bottom, pitch, v * L, below, g.C, cells);
+        blend_rows<false>(samples.top, samples.bottom, pitch, v * L, below, g.C, cells);
         softmax(cells, g.C, beta, slots, v, row);
       }
       finish_row<T>(a, slots, block.n, Y, W, row, &lane_sums);
