@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfast import ops
 from segfast.models.base import BaseModel
 from segfast.structures import PixelData, SegDataSample
 
@@ -17,11 +18,13 @@ class BaseSegmentor(BaseModel):
 
     Attributes:
         align_corners: of every bilinear resize.
-        test_cfg: `keep_logits` (default True) stores `seg_logits` in the predicted samples.
+        test_cfg: `keep_logits` says whether predicted samples carry `seg_logits`, all classes at the
+            original size: True always, False never, None (the default) everywhere but in `val_step`.
     """
 
     align_corners: bool = False
     test_cfg: Mapping[str, Any] | None = None
+    _validating: bool = False
 
     @property
     def with_neck(self) -> bool:
@@ -43,6 +46,24 @@ class BaseSegmentor(BaseModel):
         """Probability above which a one-channel output means class 1; the decode head's if set."""
         value = getattr(getattr(self, "decode_head", None), "threshold", None)
         return 0.5 if value is None else value
+
+    @property
+    def keep_logits(self) -> bool:
+        """Whether the samples predicted now carry their logits."""
+        asked = (self.test_cfg or {}).get("keep_logits")
+        return not self._validating if asked is None else bool(asked)
+
+    def val_step(self, data: Any) -> Any:
+        """As `test_step`, but samples carry logits only where `test_cfg` has keep_logits=True.
+
+        Metrics and pictures of a validation read the classes; (C, h, w) floats per image are what
+        makes it run out of memory.
+        """
+        self._validating = True
+        try:
+            return super().val_step(data)
+        finally:
+            self._validating = False
 
     def forward(
         self,
@@ -89,54 +110,87 @@ class BaseSegmentor(BaseModel):
         """Images -> raw logits."""
 
     def postprocess_result(
-        self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
+        self,
+        seg_logits: Tensor,
+        data_samples: list[SegDataSample] | None = None,
+        input_size: Sequence[int] | None = None,
     ) -> list[SegDataSample]:
         """Take logits back through padding, flip and resize, and decide the classes.
 
         Args:
-            seg_logits: (N, C, H, W) at the padded images' size.
+            seg_logits: (N, C, h, w).
             data_samples: their metainfo `img_padding_size` or `padding_size` (left, right, top,
                 bottom), `flip` with `flip_direction`, and `ori_shape` (h, w) say what was done.
-                None: the logits are used as they are.
+                None: the logits are used at the padded images' size.
+            input_size: (H, W) of the padded images, where the logits are still smaller or larger.
 
         Returns:
-            The same samples (or new ones) with `pred_sem_seg`, (1, h, w) int64, and, unless
-            `test_cfg` has keep_logits=False, `seg_logits`, (C, h, w): logits, or the probability
-            when there is one channel.
+            The same samples (or new ones) with `pred_sem_seg`, (1, h, w) int64, and, where
+            `keep_logits`, `seg_logits`, (C, h, w): logits, or the probability when there is one
+            channel. Without them the classes are decided while resizing: no image's logits are ever
+            at full size, or, where `ori_shape` asks for a second resize, only at the padded size.
         """
         samples = data_samples
         if samples is None:
             samples = [SegDataSample() for _ in range(seg_logits.shape[0])]
-        keep_logits = (self.test_cfg or {}).get("keep_logits", True)
-        for logits, sample in zip(seg_logits, samples, strict=True):
-            if data_samples is not None:
-                logits = self._to_original(logits, sample.metainfo)
-            if logits.shape[0] == 1:
-                logits = logits.sigmoid()
-                pred = (logits > self.threshold).long()
+        size = seg_logits.shape[-2:] if input_size is None else input_size
+        for logits, sample in zip(seg_logits.unsqueeze(1), samples, strict=True):
+            metainfo = None if data_samples is None else sample.metainfo
+            if logits.shape[1] > 1 and not self.keep_logits:
+                pred = self._decide(logits, size, metainfo)
             else:
-                pred = logits.argmax(0, keepdim=True)
-            if keep_logits:
-                sample.set_data({"seg_logits": PixelData(data=logits)})
+                logits = self._resize(logits, size)
+                if metainfo is not None:
+                    logits = self._resize(_undo(logits, metainfo), metainfo["ori_shape"])
+                if logits.shape[1] == 1:
+                    logits = logits.sigmoid()
+                    pred = (logits[0] > self.threshold).long()
+                else:
+                    pred = logits.argmax(1)
+                if self.keep_logits:
+                    sample.set_data({"seg_logits": PixelData(data=logits[0])})
             sample.set_data({"pred_sem_seg": PixelData(data=pred)})
         return samples
 
-    def _to_original(self, logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
-        """Un-pad, un-flip and resize (C, H, W) to `ori_shape`."""
-        default = metainfo.get("padding_size", (0, 0, 0, 0))
-        left, right, top, bottom = metainfo.get("img_padding_size", default)
-        height, width = logits.shape[-2:]
-        logits = logits[:, top : height - bottom, left : width - right]
-        if metainfo.get("flip"):
-            direction = metainfo.get("flip_direction")
-            assert direction in ("horizontal", "vertical"), f"cannot undo flip {direction!r}"
-            logits = logits.flip(2 if direction == "horizontal" else 1)
+    def _decide(
+        self, logits: Tensor, size: Sequence[int], metainfo: Mapping[str, Any] | None
+    ) -> Tensor:
+        """(1, C, h, w) -> the classes (1, H, W) at the original size, fused with the last resize."""
+        if metainfo is None:
+            return ops.upsample_argmax(logits, size, align_corners=self.align_corners)
         height, width = metainfo["ori_shape"]
-        return self._resize(logits[None], (height, width))[0]
+        left, right, top, bottom = _padding(metainfo)
+        if (size[0] - top - bottom, size[1] - left - right) == (height, width):
+            # Cutting and flipping move pixels about: they may as well move classes.
+            pred = ops.upsample_argmax(logits, size, align_corners=self.align_corners)
+            return _undo(pred, metainfo)
+        logits = _undo(self._resize(logits, size), metainfo)
+        original = int(height), int(width)
+        return ops.upsample_argmax(logits, original, align_corners=self.align_corners)
 
     def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Bilinear resize of (N, C, h, w); the same tensor when the size is right already."""
-        if tuple(logits.shape[-2:]) == tuple(size):
+        height, width = size
+        if tuple(logits.shape[-2:]) == (height, width):
             return logits
-        size = [int(size[0]), int(size[1])]
+        size = [int(height), int(width)]
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+
+
+def _padding(metainfo: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) that was added at test time, or else in training."""
+    default = metainfo.get("padding_size", (0, 0, 0, 0))
+    left, right, top, bottom = metainfo.get("img_padding_size", default)
+    return int(left), int(right), int(top), int(bottom)
+
+
+def _undo(pixels: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
+    """Cut the padding off (..., H, W) and flip back."""
+    left, right, top, bottom = _padding(metainfo)
+    height, width = pixels.shape[-2:]
+    pixels = pixels[..., top : height - bottom, left : width - right]
+    if not metainfo.get("flip"):
+        return pixels
+    direction = metainfo.get("flip_direction")
+    assert direction in ("horizontal", "vertical"), f"cannot undo flip {direction!r}"
+    return pixels.flip(-1 if direction == "horizontal" else -2)

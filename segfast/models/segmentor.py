@@ -42,8 +42,9 @@ class Segmentor(BaseSegmentor):
         output: key, attribute or position of the logits in what the network returns.
         data_preprocessor: a module or its config; by default a SegDataPreProcessor that pads and
             stacks without normalising.
-        test_cfg: `mode` ("whole"), `keep_logits` (True: samples carry `seg_logits` at the original
-            size, all classes), `threshold` (0.5, for a single output channel).
+        test_cfg: `mode` ("whole"), `keep_logits` (whether samples carry `seg_logits` at the original
+            size, all classes: None for everywhere but in validation, True, False), `threshold` (0.5,
+            for a single output channel).
         init_cfg: not applied, see `BaseModel`.
     """
 
@@ -141,14 +142,13 @@ class Segmentor(BaseSegmentor):
             data_samples: see `postprocess_result`; these objects receive the predictions.
 
         Returns:
-            N samples. One image at a time is brought to full size, so that without
-            `keep_logits` the largest tensor is one image's logits.
+            N samples. With `keep_logits` one image at a time is brought to full size; without,
+            classes are decided from the network's own logits.
         """
         results = []
         for i, logits in enumerate(self._forward(inputs).split(1)):
             samples = None if data_samples is None else [data_samples[i]]
-            full = self._resize(logits, inputs.shape[-2:])
-            results += self.postprocess_result(full, samples)
+            results += self.postprocess_result(logits, samples, inputs.shape[-2:])
         return results if data_samples is None else data_samples
 
     def _losses(self, logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -232,7 +232,7 @@ class Segmentor(BaseSegmentor):
 
 
 def _checked_test_cfg(test_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    cfg = {"mode": "whole", "keep_logits": True, "threshold": 0.5, **(test_cfg or {})}
+    cfg = {"mode": "whole", "keep_logits": None, "threshold": 0.5, **(test_cfg or {})}
     if cfg["mode"] != "whole":
         raise ConfigError("test_cfg.mode", f"Segmentor knows 'whole', got {cfg['mode']!r}")
     for key in cfg:

@@ -172,6 +172,33 @@ def test_predictions_come_back_at_the_original_sizes(keep_logits, stride):
     assert "pred_sem_seg" not in batch["data_samples"][0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "in_validation", "in_test"),
+    [(None, False, True), (True, True, True), (False, False, False)],
+)
+def test_validation_carries_no_logits_nobody_asked_for(asked, in_validation, in_test):
+    cfg = {} if asked is None else {"keep_logits": asked}
+    model = Segmentor(Toy(stride=2), test_cfg=cfg, data_preprocessor=PREPROCESSOR).eval()
+    batch = make_batch((8, 8))
+    with torch.no_grad():
+        validated, tested = model.val_step(batch), model.test_step(batch)
+        data = model.data_preprocessor(batch, False)
+        predicted = model(**data, mode="predict")
+    assert ["seg_logits" in s for s in (validated[0], tested[0], predicted[0])] == [
+        in_validation,
+        in_test,
+        in_test,
+    ]
+    assert torch.equal(validated[0].pred_sem_seg.data, tested[0].pred_sem_seg.data)
+
+
+def test_a_failed_validation_leaves_no_trace():
+    model = Segmentor(Toy(stride=2), data_preprocessor=PREPROCESSOR).eval()
+    with pytest.raises(TypeError):
+        model.val_step(None)
+    assert "seg_logits" in model.test_step(make_batch((8, 8)))[0]
+
+
 def test_prediction_without_samples():
     model = Segmentor(Toy(stride=2))
     (result,) = model.predict(torch.rand(1, 3, 8, 8))
