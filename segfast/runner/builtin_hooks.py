@@ -81,7 +81,7 @@ class LoggerHook(Hook):
         if interval < 1:
             raise ValueError(f"expected interval >= 1, got {interval}")
         self.interval = interval
-        self._sums: dict[str, torch.Tensor] = {}
+        self._values: dict[str, list[torch.Tensor]] = {}
         self._count = 0
 
     def before_train(self, runner: Any) -> None:
@@ -91,10 +91,9 @@ class LoggerHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Add up on the device; speak at the interval and at the end."""
+        """Keep the values, on the device; speak at the interval and at the end."""
         for key, value in (outputs or {}).items():
-            value = torch.as_tensor(value).detach().float()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._values.setdefault(key, []).append(torch.as_tensor(value).detach())
         self._count += 1
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             runner.log.advance_bar()
@@ -118,15 +117,15 @@ class LoggerHook(Hook):
         self._write_metrics(runner, "test", metrics or {}, runner.test_loop.evaluator)
 
     def _take(self) -> dict[str, float]:
-        """Means since the last line: one stack, one transfer."""
-        keys = list(self._sums)
-        values = (
-            (torch.stack([self._sums[key].reshape(()) for key in keys]) / self._count).tolist()
-            if keys
-            else []
-        )
-        self._sums, self._count = {}, 0
-        return dict(zip(keys, values, strict=True))
+        """Means since the last line: one transfer."""
+        sums = [
+            torch.stack([value.float().reshape(()) for value in values]).sum()
+            for values in self._values.values()
+        ]
+        means = (torch.stack(sums) / self._count).tolist() if sums else []
+        named = dict(zip(self._values, means, strict=True))
+        self._values, self._count = {}, 0
+        return named
 
     def _write(self, runner: Any, means: dict[str, float], timing: dict[str, float]) -> None:
         step = runner.iter + 1

@@ -44,14 +44,12 @@ class _TrainLoop:
         if num_batches and hasattr(sampler, "advance"):
             sampler.advance(num_batches * (self.dataloader.batch_size or 1))
 
-    def _validate(self, step: int, last: bool) -> None:
-        """Validate every `val_interval` steps from `val_begin` on, and at the end."""
-        if (
-            self.runner.val_loop is not None
-            and step >= self.val_begin
-            and (step % self.val_interval == 0 or last)
-        ):
+    def _validate(self, step: int, last: bool) -> bool:
+        """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due."""
+        due = step >= self.val_begin and (step % self.val_interval == 0 or last)
+        if due and self.runner.val_loop is not None:
             self.runner.val_loop.run()
+        return due
 
 
 @LOOPS.register_module()
@@ -127,11 +125,12 @@ class IterBasedTrainLoop(_TrainLoop):
         """From the present iteration to the end; hooks see one endless epoch."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
         batches = self._batches()
         while self.iter < self.max_iters:
-            self.runner.model.train()
             self.run_iter(self.iter, next(batches))
-            self._validate(self.iter, last=self.iter == self.max_iters)
+            if self._validate(self.iter, last=self.iter == self.max_iters):
+                self.runner.model.train()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
 

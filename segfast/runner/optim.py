@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -51,13 +51,12 @@ class OptimWrapper:
         """Tell how far training is and where it ends, in micro-steps: the trailing group depends on it."""
         self._inner_count, self._max_counts = init_counts, max_counts
 
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
+    def optim_context(self, model: nn.Module) -> AbstractContextManager:
         """Around forward: no gradient exchange on micro-steps that do not end in an optimiser step."""
-        between = self.accumulative_counts > 1 and not self._steps_after(self._inner_count + 1)
+        if self.accumulative_counts == 1 or self._steps_after(self._inner_count + 1):
+            return nullcontext()
         no_sync: Any = getattr(model, "no_sync", nullcontext)
-        with no_sync() if between else nullcontext():
-            yield
+        return no_sync()
 
     def update_params(self, loss: Tensor) -> None:
         """Backward; at the end of an accumulation group also clip, step and clear the gradients."""
