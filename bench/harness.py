@@ -1,50 +1,101 @@
-"""Times an operator against its eager definition: checked first, then interleaved, medians and spread.
+"""Measures a case: checked against its eager definition first, then both sides interleaved, medians and spreads.
 
-Order of a run: compare with the reference, warm up, then eager, segfast, compiled, eager, ... so that a drift of the
-machine hits all of them. On CUDA, device events time the work; on the CPU, the clock does. Bandwidth is that of a copy
-measured in the same run.
+eager, segfast, compiled, eager, ... so that a drift of the machine hits all sides alike. Two calls of each side come
+before the first that counts: what happens once (loading, compiling, the thread pool) is not timed. On the CPU the clock
+times a call; on CUDA events do, and the cache is evicted before each call, as a training step would have done.
+Bandwidth is that of a plain copy measured in the same run with the same number of threads.
 """
 
 # SPDX-License-Identifier: Apache-2.0
 
-import argparse
-import json
-import platform
+import functools
+import importlib
+import pkgutil
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from segfast._native import build_info
+from segfast.bench import ops
+from segfast.errors import UserError
+from segfast.registry import did_you_mean
+
+LEAST_MS = 300.0  # a case goes on until its rounds have taken this long,
+MOST_ROUNDS = 20  # but at most so many times the rounds asked for
 
 
 class Work(NamedTuple):
-    """One case made ready: the callables to time and the bytes the floor moves."""
+    """One case made ready: what to call, and what the op has to move and compute."""
 
-    segfast: Callable[[], object]
-    eager: Callable[[], object]
-    check: Callable[[], None]
-    floor_bytes: int
-
-
-class Row(NamedTuple):
-    """One line of the table; times are medians in milliseconds, spreads are (p20, p80)."""
-
-    case: str
-    eager_ms: float
-    compiled_ms: float | None
-    segfast_ms: float
-    segfast_spread_ms: tuple[float, float]
-    ratio: float
-    percent_of_copy: float
+    segfast: Callable[
+        [], Any
+    ]  # one call, forward and (where there is one) backward; returns its tensors
+    eager: Callable[[], Any]
+    compiled: Callable[[], Callable[[], Any]]  # makes the call with the eager definition compiled
+    check: Callable[[], None]  # raises AssertionError unless segfast's result is right
+    floor_bytes: int  # every input read once and every output written once, per pass
+    elements: int  # output pixels times classes or channels
 
 
-def once_ms(call: Callable[[], object], device: str) -> float:
-    """The time of one call."""
+class Case(NamedTuple):
+    """A named row of an operator's table; `work` makes it ready."""
+
+    op: str
+    name: str
+    parameters: Mapping[str, Any]
+    setup: Callable[..., Work]
+
+    def work(self, device: str) -> Work:
+        """Inputs from seed 0 on a device, and the calls that use them."""
+        torch.manual_seed(0)
+        return self.setup(**self.parameters, device=device)
+
+
+def op_names() -> list[str]:
+    """Operators that have cases: the files `ops/bench_<stem>.py`."""
+    return [
+        module.name.removeprefix("bench_")
+        for module in pkgutil.iter_modules(ops.__path__)
+        if module.name.startswith("bench_")
+    ]
+
+
+def cases(names: Sequence[str] = (), table: str = "CASES") -> list[Case]:
+    """The cases of some operators, by default of all; `table` may be MEMORY_CASES, which few have.
+
+    Raises:
+        UserError: no such operator.
+    """
+    known = op_names()
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"no bench for {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
+            )
+    found = []
+    for name in names or known:
+        module = importlib.import_module(f"{ops.__name__}.bench_{name}")
+        table_of_op = getattr(module, table, {})
+        found += [Case(name, case, values, module.setup) for case, values in table_of_op.items()]
+    return found
+
+
+def assert_close(actual: Sequence[Tensor], expected: Sequence[Tensor], rtol: float) -> None:
+    """Compare results tensor by tensor; values ten times smaller than the largest may err no less than those."""
+    for ours, theirs in zip(actual, expected, strict=True):
+        largest = theirs.abs().max().item()
+        torch.testing.assert_close(
+            ours.double(), theirs.double(), rtol=rtol, atol=rtol * largest / 10
+        )
+
+
+def once_ms(call: Callable[[], Any], device: str) -> float:
+    """The time of one call, freeing its result included: that belongs to what a call allocates."""
     if device == "cuda":
+        _eviction_buffer().zero_()
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         call()
@@ -56,104 +107,88 @@ def once_ms(call: Callable[[], object], device: str) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
+@functools.cache
+def _eviction_buffer() -> Tensor:
+    """256 MiB, more than the L2 cache of any GPU."""
+    return torch.empty(1 << 26, device="cuda")
+
+
 def copy_bandwidth_gbs(device: str) -> float:
     """Bytes read plus written per second by a plain copy of 512 MiB."""
     source = torch.ones(1 << 27, device=device)
-    target = torch.empty_like(source)
+    target = torch.zeros_like(source)
     times = [once_ms(lambda: target.copy_(source), device) for _ in range(7)]
     return 2 * source.numel() * 4 / statistics.median(times) / 1e6
 
 
 def measure(
-    name: str, work: Work, *, device: str, rounds: int, compiled: bool, bandwidth_gbs: float
-) -> Row:
-    """Check, warm up, interleave, summarise."""
+    case: Case, device: str, rounds: int, compiled: bool, copy_gbs: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Check a case, then time it once per number of threads.
+
+    Args:
+        case: what to measure.
+        device: "cpu" or "cuda".
+        rounds: how often each side is called at least; short calls are repeated until LEAST_MS have passed.
+        compiled: also time torch.compile of the eager definition.
+        copy_gbs: number of threads -> copy bandwidth with so many.
+
+    Returns:
+        One plain dict per number of threads; times in ms, medians, spreads from the 20th to the 80th percentile.
+
+    Raises:
+        AssertionError: the result is wrong; nothing was timed.
+    """
+    work = case.work(device)
     work.check()
     calls = {"eager": work.eager, "segfast": work.segfast}
     if compiled:
-        calls["compiled"] = torch.compile(work.eager)
+        torch.compiler.reset()  # else a second shape compiles for all shapes, and a ninth not at all
+        calls["compiled"] = work.compiled()
+    parameters = {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in case.parameters.items()
+    }
+    rows = []
+    for threads, bandwidth in copy_gbs.items():
+        torch.set_num_threads(threads)
+        row = {"op": case.op, "case": case.name, "threads": threads, "parameters": parameters}
+        row |= _summary(_interleave(calls, device, rounds))
+        floor_ms = work.floor_bytes / bandwidth / 1e6
+        row |= {
+            "floor_bytes": work.floor_bytes,
+            "copy_gbs": bandwidth,
+            "percent_of_copy": 100 * floor_ms / row["segfast_ms"],
+        }
+        rows.append(row)
+    return rows
+
+
+def _interleave(
+    calls: Mapping[str, Callable[[], Any]], device: str, rounds: int
+) -> dict[str, list[float]]:
+    """Times of every side in ms, taken in turns."""
     for call in calls.values():
         call()
         call()
-    times: dict[str, list[float]] = {key: [] for key in calls}
-    for _ in range(rounds):
-        for key, call in calls.items():
-            times[key].append(once_ms(call, device))
-    median = {key: statistics.median(values) for key, values in times.items()}
-    ordered = sorted(times["segfast"])
-    spread = ordered[len(ordered) // 5], ordered[-1 - len(ordered) // 5]
-    floor_ms = work.floor_bytes / bandwidth_gbs / 1e6
-    return Row(
-        name,
-        median["eager"],
-        median.get("compiled"),
-        median["segfast"],
-        spread,
-        median["eager"] / median["segfast"],
-        100 * floor_ms / median["segfast"],
-    )
+    times: dict[str, list[float]] = {side: [] for side in calls}
+    spent_ms, done = 0.0, 0
+    while done < rounds or (spent_ms < LEAST_MS and done < MOST_ROUNDS * rounds):
+        for side, call in calls.items():
+            times[side].append(once_ms(call, device))
+            spent_ms += times[side][-1]
+        done += 1
+    return times
 
 
-def run(op: str, cases: dict[str, dict], setup: Callable[..., Work]) -> None:
-    """The command line of every bench file: a table on the screen, JSON on request."""
-    parser = argparse.ArgumentParser(description=f"{op} against its eager definition")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument(
-        "--compiled", action="store_true", help="also time torch.compile of the eager form"
-    )
-    parser.add_argument("--json", help="write the rows to this file")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    bandwidth = copy_bandwidth_gbs(options.device)
-    print(
-        f"{op} on {options.device}, {options.threads} threads, copy {bandwidth:.1f} GB/s, commit {_commit()}"
-    )
-    print(
-        f"{'case':44s} {'eager':>9s} {'compiled':>9s} {'segfast':>9s} {'p20-p80':>15s} {'ratio':>6s} {'% copy':>6s}"
-    )
-    rows = []
-    for name, case in cases.items():
-        torch.manual_seed(0)
-        work = setup(**case, device=options.device)
-        row = measure(
-            name,
-            work,
-            device=options.device,
-            rounds=options.rounds,
-            compiled=options.compiled,
-            bandwidth_gbs=bandwidth,
-        )
-        compiled_text = f"{row.compiled_ms:9.3f}" if row.compiled_ms is not None else f"{'-':>9s}"
-        low, high = row.segfast_spread_ms
-        print(
-            f"{name:44s} {row.eager_ms:9.3f} {compiled_text} {row.segfast_ms:9.3f} {low:7.3f}-{high:7.3f} "
-            f"{row.ratio:6.1f} {row.percent_of_copy:6.1f}"
-        )
-        rows.append(row._asdict())
-    if options.json:
-        record = {
-            "op": op,
-            "device": _device_name(options.device),
-            "threads": options.threads,
-            "copy_gbs": bandwidth,
-        }
-        record |= {"commit": _commit(), "build": build_info(), "rows": rows}
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-
-
-def _device_name(device: str) -> str:
-    return (
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else platform.processor() or platform.machine()
-    )
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+def _summary(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Medians, spreads and the ratio of medians."""
+    summary: dict[str, Any] = {"rounds": len(times["eager"])}
+    for side, values in times.items():
+        ordered = sorted(values)
+        summary[f"{side}_ms"] = statistics.median(ordered)
+        summary[f"{side}_spread_ms"] = [
+            ordered[len(ordered) // 5],
+            ordered[-1 - len(ordered) // 5],
+        ]
+    return {**summary, "ratio": summary["eager_ms"] / summary["segfast_ms"]}

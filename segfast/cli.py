@@ -1,4 +1,4 @@
-"""The command line: train, test, predict, doctor."""
+"""The command line: train, test, predict, bench, doctor."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -73,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--device")
     predict.set_defaults(run=_predict)
+
+    bench = commands.add_parser("bench", help="time the operators against eager PyTorch")
+    bench.add_argument("names", nargs="*", metavar="OP", help="operators, or runner; default: all")
+    bench.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    bench.add_argument("--threads", metavar="N[,N...]", help="of both sides, a row each")
+    bench.add_argument("--rounds", type=int, default=11, help="calls of each side, at least")
+    bench.add_argument("--compiled", action="store_true", help="also time torch.compile")
+    bench.add_argument("--memory", action="store_true", help="peak memory instead of time (CPU)")
+    bench.add_argument("--json", metavar="FILE", help="also write everything to this file")
+    bench.set_defaults(run=_bench)
 
     doctor = commands.add_parser("doctor", help="what is installed, and what does not fit")
     doctor.set_defaults(run=_doctor)
@@ -154,6 +164,12 @@ def _predict(options: argparse.Namespace) -> None:
     print(
         f"{len(sources)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from segfast.bench.command import run
+
+    run(options)
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -2,43 +2,36 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from harness import Work, run
-
+from segfast.bench.harness import Work
+from segfast.bench.labels import label_map
 from segfast.ops import confusion_matrix, confusion_matrix_reference
 
 CASES = {
-    "2x512x512 smooth labels": {"size": 512, "cell": 32},
-    "2x512x512 noise": {"size": 512, "cell": 1},
+    "2x512x512 smooth labels": {"labels": "smooth"},
+    "2x512x512 noise": {"labels": "noise"},
 }
 
 
-def setup(size: int, cell: int, device: str) -> Work:
-    def labels() -> torch.Tensor:
-        coarse = torch.randint(
-            0, 19, (2, size // cell, size // cell), dtype=torch.uint8, device=device
-        )
-        return coarse.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
+def setup(labels: str, device: str) -> Work:
+    shape, num_classes = (2, 512, 512), 19
+    pred = label_map(labels, shape, num_classes, device, ignored=False)
+    target = label_map(labels, shape, num_classes, device)
 
-    pred, target = labels(), labels()
-    target[:, ::9] = 255
-
-    def ours() -> torch.Tensor:
-        return confusion_matrix(pred, target, 19)
-
-    def eager() -> torch.Tensor:
-        return confusion_matrix_reference(pred, target, 19)
+    def count(function) -> torch.Tensor:
+        return function(pred, target, num_classes)
 
     def check() -> None:
-        assert torch.equal(ours(), eager())
+        assert torch.equal(count(confusion_matrix), count(confusion_matrix_reference))
 
-    return Work(ours, eager, check, 2 * pred.numel())
-
-
-if __name__ == "__main__":
-    run("confusion_matrix", CASES, setup)
+    return Work(
+        segfast=partial(count, confusion_matrix),
+        eager=partial(count, confusion_matrix_reference),
+        compiled=lambda: partial(count, torch.compile(confusion_matrix_reference)),
+        check=check,
+        floor_bytes=2 * pred.numel(),
+        elements=pred.numel(),
+    )

@@ -2,14 +2,11 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from harness import Work, run
-
+from segfast.bench.harness import Work
 from segfast.ops import normalize_pad_stack, normalize_pad_stack_reference
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -28,19 +25,19 @@ def setup(count: int, interleaved: bool, device: str) -> Work:
     ]
     if not interleaved:
         images = [image.contiguous() for image in images]
-    options = {"size": (512, 512), "reverse_channels": True}
 
-    def ours() -> torch.Tensor:
-        return normalize_pad_stack(images, MEAN, STD, **options)
-
-    def eager() -> torch.Tensor:
-        return normalize_pad_stack_reference(images, MEAN, STD, **options)
+    def stack(function) -> torch.Tensor:
+        return function(images, MEAN, STD, size=(512, 512), reverse_channels=True)
 
     def check() -> None:
-        assert torch.equal(ours(), eager())
+        assert torch.equal(stack(normalize_pad_stack), stack(normalize_pad_stack_reference))
 
-    return Work(ours, eager, check, 5 * count * 3 * 512 * 512)
-
-
-if __name__ == "__main__":
-    run("normalize_pad_stack", CASES, setup)
+    elements = count * 3 * 512 * 512
+    return Work(
+        segfast=partial(stack, normalize_pad_stack),
+        eager=partial(stack, normalize_pad_stack_reference),
+        compiled=lambda: partial(stack, torch.compile(normalize_pad_stack_reference)),
+        check=check,
+        floor_bytes=5 * elements,
+        elements=elements,
+    )

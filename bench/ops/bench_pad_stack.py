@@ -2,14 +2,11 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from harness import Work, run
-
+from segfast.bench.harness import Work
 from segfast.ops import pad_stack, pad_stack_reference
 
 CASES = {"8 uint8 maps of about 512x512": {"count": 8}}
@@ -24,10 +21,12 @@ def setup(count: int, device: str) -> Work:
     def check() -> None:
         assert torch.equal(pad_stack(maps), pad_stack_reference(maps))
 
+    elements = count * 512 * (500 + count - 1)
     return Work(
-        lambda: pad_stack(maps), lambda: pad_stack_reference(maps), check, 2 * count * 512 * 512
+        segfast=partial(pad_stack, maps),
+        eager=partial(pad_stack_reference, maps),
+        compiled=lambda: partial(torch.compile(pad_stack_reference), maps),
+        check=check,
+        floor_bytes=2 * elements,
+        elements=elements,
     )
-
-
-if __name__ == "__main__":
-    run("pad_stack", CASES, setup)

@@ -1,22 +1,52 @@
-"""upsample_cross_entropy, forward and backward. Floor: small logits and gradient, labels and statistics twice."""
+"""upsample_cross_entropy, forward and backward. Floor: small logits and gradient, labels and statistics twice.
+
+Labels are noise unless the case says smooth.
+"""
 
 # SPDX-License-Identifier: Apache-2.0
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from harness import Work, run
-
+from segfast.bench.harness import Work, assert_close
+from segfast.bench.labels import label_map
 from segfast.ops import upsample_cross_entropy, upsample_cross_entropy_reference
 
+FULL = (512, 512)
 CASES = {
-    "2x150x128x128 -> 512x512": {"shape": (2, 150, 128, 128), "size": (512, 512)},
-    "2x19x128x128 -> 512x512": {"shape": (2, 19, 128, 128), "size": (512, 512)},
-    "2x19x64x64 -> 512x512": {"shape": (2, 19, 64, 64), "size": (512, 512)},
+    "2x150x128x128 -> 512x512": {"shape": (2, 150, 128, 128), "size": FULL},
+    "2x150x128x128 -> 512x512 smooth": {
+        "shape": (2, 150, 128, 128),
+        "size": FULL,
+        "labels": "smooth",
+    },
+    "2x19x128x128 -> 512x512": {"shape": (2, 19, 128, 128), "size": FULL},
+    "2x19x128x128 -> 512x512 smooth": {
+        "shape": (2, 19, 128, 128),
+        "size": FULL,
+        "labels": "smooth",
+    },
+    "2x19x128x128 -> 512x512 channels_last": {
+        "shape": (2, 19, 128, 128),
+        "size": FULL,
+        "channels_last": True,
+    },
+    "2x19x128x128 -> 512x512 weight, smoothing, accuracy": {
+        "shape": (2, 19, 128, 128),
+        "size": FULL,
+        "everything": True,
+    },
+    "2x19x64x64 -> 512x512": {"shape": (2, 19, 64, 64), "size": FULL},
+    "2x19x64x64 -> 512x512 bfloat16": {
+        "shape": (2, 19, 64, 64),
+        "size": FULL,
+        "dtype": torch.bfloat16,
+    },
     "2x11x90x120 -> 360x480": {"shape": (2, 11, 90, 120), "size": (360, 480)},
+    "2x19x32x32 -> 512x512": {"shape": (2, 19, 32, 32), "size": FULL},
+    "2x19x256x256 -> 512x512": {"shape": (2, 19, 256, 256), "size": FULL},
+    "2x19x120x160 -> 360x480": {"shape": (2, 19, 120, 160), "size": (360, 480)},
     "2x19x65x65 -> 513x513 align_corners": {
         "shape": (2, 19, 65, 65),
         "size": (513, 513),
@@ -24,28 +54,50 @@ CASES = {
     },
     "2x19x97x101 -> 331x350": {"shape": (2, 19, 97, 101), "size": (331, 350)},
 }
+MEMORY_CASES = {"16x150x128x128 -> 512x512": {"shape": (16, 150, 128, 128), "size": FULL}}
 
 
-def setup(shape: tuple, size: tuple, device: str, align_corners: bool = False) -> Work:
-    logits = torch.randn(shape, device=device, requires_grad=True)
-    label = torch.randint(0, shape[1], (shape[0], *size), dtype=torch.uint8, device=device)
-    label[:, ::9] = 255
+def setup(
+    shape: tuple,
+    size: tuple,
+    device: str,
+    labels: str = "noise",
+    dtype: torch.dtype = torch.float32,
+    align_corners: bool = False,
+    channels_last: bool = False,
+    everything: bool = False,
+) -> Work:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    logits = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
+    logits.requires_grad_()
+    label = label_map(labels, (shape[0], *size), shape[1], device)
     label_int64 = label.long()  # eager needs int64; the conversion is not timed
     options = {"ignore_index": 255, "align_corners": align_corners}
+    if everything:
+        options |= {
+            "weight": torch.rand(shape[1], device=device) + 0.5,
+            "label_smoothing": 0.1,
+            "return_accuracy": True,
+        }
 
-    def ours() -> torch.Tensor:
-        return torch.autograd.grad(upsample_cross_entropy(logits, label, **options), logits)[0]
-
-    def eager() -> torch.Tensor:
-        return torch.autograd.grad(
-            upsample_cross_entropy_reference(logits, label_int64, **options), logits
-        )[0]
+    def step(function, target, x=logits) -> tuple:
+        outputs = function(x, target, **options)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return (*outputs, *torch.autograd.grad(outputs[0], x))
 
     def check() -> None:
-        torch.testing.assert_close(ours(), eager(), rtol=1e-3, atol=1e-7)
+        wide = logits.detach().float().requires_grad_()
+        expected = step(upsample_cross_entropy_reference, label_int64, wide)
+        rtol = 1e-2 if dtype == torch.bfloat16 else 1e-3
+        assert_close(step(upsample_cross_entropy, label), expected, rtol)
 
-    return Work(ours, eager, check, 3 * logits.numel() * 4 + label.numel() * (2 + 16))
-
-
-if __name__ == "__main__":
-    run("upsample_cross_entropy", CASES, setup)
+    return Work(
+        segfast=partial(step, upsample_cross_entropy, label),
+        eager=partial(step, upsample_cross_entropy_reference, label_int64),
+        compiled=lambda: partial(
+            step, torch.compile(upsample_cross_entropy_reference), label_int64
+        ),
+        check=check,
+        floor_bytes=3 * logits.numel() * logits.element_size() + label.numel() * (2 + 16),
+        elements=label.numel() * shape[1],
+    )
