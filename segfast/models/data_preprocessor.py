@@ -46,6 +46,8 @@ class BaseDataPreprocessor(nn.Module):
             data: mappings (become dicts), sequences, named tuples, tensors, samples; anything
                 else is passed through.
         """
+        if isinstance(data, Tensor) and data.device == self._device:
+            return data
         if isinstance(data, (Tensor, BaseDataElement)):
             return data.to(self.device, non_blocking=self._non_blocking)
         if isinstance(data, Mapping):
@@ -55,7 +57,7 @@ class BaseDataPreprocessor(nn.Module):
         if isinstance(data, tuple) and hasattr(data, "_fields"):
             return type(data)(*(self.cast_data(value) for value in data))
         if isinstance(data, Sequence):
-            return type(data)(self.cast_data(value) for value in data)  # type: ignore[call-arg]
+            return type(data)([self.cast_data(value) for value in data])  # type: ignore[call-arg]
         return data
 
     def forward(self, data: Any, training: bool = False) -> Any:

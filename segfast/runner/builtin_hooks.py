@@ -93,7 +93,8 @@ class LoggerHook(Hook):
     ) -> None:
         """Keep the values, on the device; speak at the interval and at the end."""
         for key, value in (outputs or {}).items():
-            self._values.setdefault(key, []).append(torch.as_tensor(value).detach())
+            value = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+            self._values.setdefault(key, []).append(value)
         self._count += 1
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             runner.log.advance_bar()
@@ -118,14 +119,11 @@ class LoggerHook(Hook):
 
     def _take(self) -> dict[str, float]:
         """Means since the last line: one transfer."""
-        sums = [
-            torch.stack([value.float().reshape(()) for value in values]).sum()
-            for values in self._values.values()
-        ]
-        means = (torch.stack(sums) / self._count).tolist() if sums else []
-        named = dict(zip(self._values, means, strict=True))
+        sums = [torch.stack(values).sum(dtype=torch.float32) for values in self._values.values()]
+        totals = torch.stack(sums).tolist() if sums else []
+        means = {key: total / self._count for key, total in zip(self._values, totals, strict=True)}
         self._values, self._count = {}, 0
-        return named
+        return means
 
     def _write(self, runner: Any, means: dict[str, float], timing: dict[str, float]) -> None:
         step = runner.iter + 1

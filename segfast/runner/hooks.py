@@ -162,6 +162,16 @@ class Hook:
         return runner.epoch + 1 == runner.max_epochs
 
 
+def acts_at(hook: Hook, stage: str) -> bool:
+    """Whether a hook does anything at a point: it overrides the point, or the generic one behind it."""
+    when, *_, unit = stage.split("_")
+    return any(
+        getattr(getattr(hook, name, None), "__func__", None) is not getattr(Hook, name)
+        for name in (stage, f"_{when}_{unit}")
+        if hasattr(Hook, name)
+    )
+
+
 def priority_number(priority: str | int) -> int:
     """A priority's name or number as a number."""
     return PRIORITIES[priority] if isinstance(priority, str) else int(priority)

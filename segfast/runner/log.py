@@ -64,7 +64,8 @@ class RunLog:
         """One more iteration; `values` replaces what stands behind the bar."""
         if self._bar is not None:
             if values is not None:
-                self._bar.set_postfix(values, refresh=False)
+                text = ", ".join(f"{key}={value}" for key, value in values.items())
+                self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from segfast.runner.checkpoint import load_checkpoint, load_weights
 from segfast.runner.checkpoint_hook import CheckpointHook
 from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import choose_device, seed_everything
-from segfast.runner.hooks import Hook, priority_number
+from segfast.runner.hooks import Hook, acts_at, priority_number
 from segfast.runner.log import RunLog
 from segfast.runner.optim import build_optim_wrapper
 from segfast.runner.resume import load_or_resume, save_run
@@ -111,6 +111,7 @@ class Runner:
             None if visualizer is None else VISUALIZERS.build(visualizer, path="visualizer")
         )
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [])
+        self._acting: dict[str, list[Hook]] = {}  # stage -> the hooks that do something there
         try:
             self.work_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -196,8 +197,10 @@ class Runner:
         return self._evaluate(self.test_loop, "test_dataloader")
 
     def call_hook(self, stage: str, **kwargs: Any) -> None:
-        """Call every hook at a point, in order of priority."""
-        for hook in self.hooks:
+        """Call every hook that acts at a point, in order of priority."""
+        if stage not in self._acting:
+            self._acting[stage] = [hook for hook in self.hooks if acts_at(hook, stage)]
+        for hook in self._acting[stage]:
             getattr(hook, stage)(self, **kwargs)
 
     def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
@@ -206,6 +209,7 @@ class Runner:
         if priority is not None:
             built.priority = priority
         self.hooks = sorted([*self.hooks, built], key=lambda h: priority_number(h.priority))
+        self._acting = {}
 
     def save_checkpoint(
         self,
