@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cpu/large_pages.h"
 #include "cpu/loss_tables.h"
 
 namespace segfast {
@@ -75,7 +76,7 @@ Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, con
   const auto reduction = static_cast<Reduction>(reduction_code);
   const PixelView view = view_logits(logits);
   const PixelGrid& g = view.grid;
-  Tensor grad = torch::stable::empty_like(view.tensor);
+  Tensor grad = on_large_pages(torch::stable::empty_like(view.tensor));
   const PixelGrid grad_grid = with_rows_of(view_logits(grad).grid, g);
   const MapView labels = view_map(target, g);
   const MapView weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};

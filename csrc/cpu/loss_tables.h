@@ -6,6 +6,7 @@
 
 #include "base/loss.h"
 #include "cpu/kernels.h"
+#include "cpu/large_pages.h"
 #include "ops/cross_entropy.h"
 
 namespace segfast {
@@ -84,7 +85,7 @@ struct LossOutputs {
       : loss(torch::stable::empty(
             reduction == Reduction::kNone ? shape_of(target) : std::vector<int64_t>{},
             arithmetic_type(logits))),
-        stats(torch::stable::empty(stats_shape(target), arithmetic_type(logits))),
+        stats(on_large_pages(torch::stable::empty(stats_shape(target), arithmetic_type(logits)))),
         weight_sum(torch::stable::empty({}, arithmetic_type(logits))),
         tally(torch::stable::empty({2}, ScalarType::Long)) {}
 

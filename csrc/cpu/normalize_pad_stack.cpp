@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/kernels.h"
+#include "cpu/large_pages.h"
 #include "ops/images.h"
 
 namespace segfast {
@@ -27,8 +28,8 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
   const auto out_scalar = static_cast<ScalarType>(dtype);
   const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                     : torch::headeronly::MemoryFormat::Contiguous;
-  Tensor out = torch::stable::empty({N, C, H, W}, out_scalar, std::nullopt, std::nullopt,
-                                    std::nullopt, format);
+  Tensor out = on_large_pages(torch::stable::empty({N, C, H, W}, out_scalar, std::nullopt,
+                                                   std::nullopt, std::nullopt, format));
   const Element out_element = element_of(out);
   STD_TORCH_CHECK(out_element == Element::kFloat || out_element == Element::kHalf ||
                       out_element == Element::kBFloat16,

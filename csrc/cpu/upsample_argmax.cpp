@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/large_pages.h"
 #include "cpu/pair_counts.h"
 #include "cpu/row_blocks.h"
 
@@ -24,7 +25,7 @@ void write_row(void* context, int64_t n, int64_t Y, const int32_t* classes) {
 
 Tensor upsample_argmax(const Tensor& logits, std::vector<int64_t> size, bool align_corners,
                        int64_t dtype) {
-  Tensor out = empty_prediction(logits, size, dtype);
+  Tensor out = on_large_pages(empty_prediction(logits, size, dtype));
   if (out.numel() == 0) return out;
   const PixelGrid g = grid_of(logits);
   const BilinearAxis rows{g.H, size[0], align_corners}, cols{g.W, size[1], align_corners};

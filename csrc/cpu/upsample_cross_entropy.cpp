@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/large_pages.h"
 #include "cpu/loss_tables.h"
 #include "cpu/row_blocks.h"
 
@@ -64,7 +65,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
   const auto reduction = static_cast<Reduction>(reduction_code);
   const PixelGrid g = grid_of(logits);
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
-  Tensor grad = torch::stable::empty_like(logits);
+  Tensor grad = on_large_pages(torch::stable::empty_like(logits));
   if (target.numel() == 0) return torch::stable::zero_(grad);
   const Tensor per_pixel = torch::stable::contiguous(grad_loss);
   const BilinearAxis rows{g.H, target.size(1), align_corners},

@@ -68,22 +68,6 @@ inline void blend_rows(const T* top, const T* bottom, int64_t pitch, int64_t x, 
   }
 }
 
-// Slots that share one walk over the classes: their running values stay in registers.
-constexpr int kGroup = kVectorBytes == 64 ? 4 : 2;
-
-// f(Count<n>) for 1 <= n <= kGroup.
-template <class F>
-inline void with_group(int64_t n, F&& f) {
-  if (n == 1)
-    f(Count<1>{});
-  else if (n == 2)
-    f(Count<2>{});
-  else if (n == 3)
-    f(Count < kGroup<3 ? kGroup : 3>{});
-  else
-    f(Count<kGroup>{});
-}
-
 // Calls f(Count<S>) where a vector with that many slots of consecutive pixels is a plain S x lanes transpose.
 template <class F>
 inline bool with_phases(const ColumnSlots& slots, int64_t v, F&& f) {
@@ -134,33 +118,6 @@ inline void to_pixels(const ColumnSlots& slots, const V* __restrict values, int6
     for (int64_t i = begin; i < end; ++i)
       if (slots.pixel[i] < W) out[slots.pixel[i]] = static_cast<O>(values[i]);
   }
-}
-
-template <class I>
-inline bool any_class(const I* label, int64_t count) {
-  I all = -1;
-  for (int64_t i = 0; i < count; ++i) all &= label[i];  // -1 & y = y
-  return all != -1;
-}
-
-// table[label] per lane; anything where the label does not count.
-template <class T>
-inline Vec<T> class_values(const LossTables& tables, const T* table, const Int<T>* label) {
-  if (!tables.weighted) return splat(table[0]);
-  T lanes[kLanesOf<T>];
-  for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = table[label[i] < 0 ? 0 : label[i]];
-  return load<T>(lanes);
-}
-
-// The pixel weights of a slot's lanes, 1 without a map.
-template <class T>
-inline Vec<T> slot_weights(const PixelMap& map, int64_t n, int64_t Y, int64_t W,
-                           const int32_t* pixel) {
-  if (map.data == nullptr) return splat(T(1));
-  T lanes[kLanesOf<T>];
-  for (int i = 0; i < kLanesOf<T>; ++i)
-    lanes[i] = pixel[i] < W ? pixel_value<T>(map, n, Y, pixel[i], T(0)) : T(0);
-  return load<T>(lanes);
 }
 
 // The two low-resolution rows around a row of cells; walking down loads each row once.

@@ -63,10 +63,13 @@ inline void load_labels(const PixelMap& map, const LabelRow& row, int64_t num_cl
   }
 }
 
+// Values of pixels [begin, begin + count) of row (n, h).
 template <class T>
-inline T pixel_value(const PixelMap& map, int64_t n, int64_t h, int64_t w, T absent) {
-  if (map.data == nullptr) return absent;
-  return static_cast<const T*>(map.data)[n * map.stride_n + h * map.stride_h + w * map.stride_w];
+inline void read_values(const PixelMap& map, int64_t n, int64_t h, int64_t begin, int64_t count,
+                        T* out) {
+  const T* p =
+      static_cast<const T*>(map.data) + n * map.stride_n + h * map.stride_h + begin * map.stride_w;
+  for (int64_t i = 0; i < count; ++i) out[i] = p[i * map.stride_w];
 }
 
 template <class T>

@@ -7,22 +7,15 @@
    Numerics cpu/simd/cells.h, cpu/simd/vec.h; t is one rounding away from the blended logit's own */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "base/loss.h"
 #include "cpu/simd/cells.h"
+#include "cpu/simd/loss_row.h"
 
 namespace segfast {
 namespace {
 
-// One output row in the order of the slots: what the walk over the classes leaves, in base 2 and relative to the maximum.
-template <class T>
-struct SlotRow {
-  T *max, *sum, *at_label, *beta_dot, *loss;
-  Int<T>*argmax, *label;
-};
-
 template <class T, int kSlots, bool kAccuracy, bool kSmooth>
 inline void softmax_slots(const Cells<T>& cells, int64_t num_classes, const T* beta,
-                          const ColumnSlots& slots, int64_t at, const SlotRow<T>& row) {
+                          const ColumnSlots& slots, int64_t at, const LossRow<T>& row) {
   constexpr int L = kLanesOf<T>;
   Vec<T> left[kSlots], right[kSlots], max[kSlots], shift[kSlots];
   Vec<Int<T>> argmax[kSlots] = {};
@@ -65,7 +58,7 @@ inline void softmax_slots(const Cells<T>& cells, int64_t num_classes, const T* b
 // All slots of vector v of cells, in groups; a group without a pixel that counts is left as it is.
 template <class T, bool kAccuracy, bool kSmooth>
 inline void softmax_cells(const Cells<T>& cells, int64_t num_classes, const T* beta,
-                          const ColumnSlots& slots, int64_t v, const SlotRow<T>& row) {
+                          const ColumnSlots& slots, int64_t v, const LossRow<T>& row) {
   constexpr int L = kLanesOf<T>;
   for (int64_t k = slots.first[v]; k < slots.first[v + 1]; k += kGroup) {
     const int64_t left = slots.first[v + 1] - k, count = left < kGroup ? left : kGroup;
@@ -74,51 +67,6 @@ inline void softmax_cells(const Cells<T>& cells, int64_t num_classes, const T* b
       softmax_slots<T, decltype(size)::value, kAccuracy, kSmooth>(cells, num_classes, beta, slots,
                                                                   k * L, row);
     });
-  }
-}
-
-// Sums over the pixels of a row of cells, one per lane.
-template <class T>
-struct LaneSums {
-  double loss[kLanesOf<T>] = {}, weight[kLanesOf<T>] = {};
-  Vec<Int<T>> correct{}, valid{};  // at most one per slot and row
-  void add_to(LossSums* sums) const {
-    for (int i = 0; i < kLanesOf<T>; ++i) {
-      sums->loss += loss[i];
-      sums->weight += weight[i];
-      sums->correct += correct[i];
-      sums->valid += valid[i];
-    }
-  }
-};
-
-// From softmax to loss, in place: at_label becomes the loss and sum the log-sum; the row's share of the sums.
-template <class T>
-inline void finish_row(const CrossEntropyForward& a, const ColumnSlots& slots, int64_t n, int64_t Y,
-                       int64_t W, const SlotRow<T>& row, LaneSums<T>* sums) {
-  constexpr int L = kLanesOf<T>;
-  const Vec<T> beta_sum = splat(static_cast<T>(a.tables.beta_sum));
-  for (int64_t i = 0; i < slots.size; i += L) {
-    const Vec<Int<T>> y = load<Int<T>>(row.label + i), counts = y >= 0;
-    const Vec<T> log_sum = vlog(load<T>(row.sum + i));
-    Vec<T> beta_dot{};
-    if (a.tables.smooth) beta_dot = load<T>(row.beta_dot + i) * kLn2Of<T>;
-    Vec<T> loss = pixel_loss<Vec<T>>(
-        class_values(a.tables, static_cast<const T*>(a.tables.alpha), row.label + i), log_sum,
-        load<T>(row.at_label + i) * kLn2Of<T>, beta_sum, beta_dot,
-        slot_weights<T>(a.pixel_weight, n, Y, W, slots.pixel + i));
-    loss = counts ? loss : Vec<T>{};
-    store<T>(row.loss + i, loss);
-    store<T>(row.max + i, counts ? load<T>(row.max + i) : Vec<T>{});
-    store<T>(row.sum + i, counts ? log_sum : splat(kInfinity<T>));
-    add_to_doubles<T>(loss, sums->loss);
-    sums->valid -= counts;
-    if (a.tables.weighted) {
-      const Vec<T> weight =
-          class_values(a.tables, static_cast<const T*>(a.tables.class_weight), row.label + i);
-      add_to_doubles<T>(counts ? weight : Vec<T>{}, sums->weight);
-    }
-    if (a.accuracy) sums->correct -= (y == load<Int<T>>(row.argmax + i)) & counts;
   }
 }
 
@@ -132,13 +80,12 @@ void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums*
   const ColumnSlots& slots = u.slots;
   const int64_t H = u.rows.out, W = u.cols.out, pitch = sample_pitch<T>(slots), size = slots.size;
   Scratch scratch(SampleRows<S>::bytes(g, pitch) + 2 * Scratch::bytes<T>(g.C * L) +
-                  5 * Scratch::bytes<T>(size) + 2 * Scratch::bytes<Int<T>>(size) +
-                  Scratch::bytes<int32_t>(W + 1));
+                  LossRow<T>::bytes(size) + Scratch::bytes<int32_t>(W + 1) +
+                  Scratch::bytes<T>(W + 1));
   SampleRows<S> samples(a.logits, g, block.n, pitch, &scratch);
   const Cells<T> cells{scratch.take<T>(g.C * L), scratch.take<T>(g.C * L)};
-  const SlotRow<T> row{scratch.take<T>(size),     scratch.take<T>(size), scratch.take<T>(size),
-                       scratch.take<T>(size),     scratch.take<T>(size), scratch.take<Int<T>>(size),
-                       scratch.take<Int<T>>(size)};
+  const LossRow<T> row = LossRow<T>::take(&scratch, size);
+  T* pixel_weights = scratch.take<T>(W + 1);
   int32_t* classes = scratch.take<int32_t>(W + 1);
   classes[W] = -1;
   const T* beta = static_cast<const T*>(a.tables.beta);
@@ -159,15 +106,18 @@ void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums*
         blend_rows<false>(samples.top, samples.bottom, pitch, v * L, below, g.C, cells);
         softmax(cells, g.C, beta, slots, v, row);
       }
-      finish_row<T>(a, slots, block.n, Y, W, row, &lane_sums);
+      if (a.pixel_weight.data) {
+        read_values(a.pixel_weight, block.n, Y, 0, W, pixel_weights);
+        to_slots<L>(slots, pixel_weights, row.pixel_weight);
+      }
+      finish_row(a.tables, a.pixel_weight.data != nullptr, a.accuracy, row, size, &lane_sums);
       const int64_t out_row = (block.n * H + Y) * W;
       T* out_max = static_cast<T*>(a.lse) + out_row;
       to_pixels<L>(slots, row.max, W, out_max);
       to_pixels<L>(slots, row.sum, W, out_max + g.N * H * W);
       if (a.loss) to_pixels<L>(slots, row.loss, W, static_cast<T*>(a.loss) + out_row);
     }
-    lane_sums.add_to(sums);
-    if (!a.tables.weighted) sums->weight = static_cast<double>(sums->valid);
+    lane_sums.add_to(a.tables, sums);
   }
 }
 

@@ -17,11 +17,12 @@ namespace {
 constexpr int64_t kFactorVectors =
     64;  // slots of one vector of cells whose factors (four vectors each) are walked at once
 
-// Factors of some output rows in the order of the slots, (rows, slots.size); beta: (rows, vectors, [left, right], lanes).
+// Factors of some output rows in the order of the slots: (rows, slots.size); beta: sums of k_beta over the pixels of a vector
+// of cells, (rows, vectors, [left, right], lanes), each pixel with the weight of the sample.
 template <class T>
-struct SlotFactors {
-  T *shift, *k, *k_label, *beta;
-  Int<T>* label;
+struct RowFactors {
+  FactorRow<T> rows;
+  T* beta;
 };
 
 // What the pixels of a row of cells add to the samples at its four corners, (C, pitch) each. `right_*` are stored one place
@@ -31,52 +32,43 @@ struct CornerSums {
   T *left_top, *right_top, *left_bottom, *right_bottom;
 };
 
-// Turns one row's saved maximum (in shift), log-sum (in k) and upstream gradient (in k_label) into its factors. A pixel that
-// does not count has shift +inf: its exponential is 0.
 template <class T>
-inline void row_factors(const CrossEntropyBackward& a, const ColumnSlots& slots, int64_t n,
-                        int64_t Y, int64_t W, const SlotFactors<T>& f) {
+inline void sum_beta(const ColumnSlots& slots, const T* k_beta, T* beta) {
   constexpr int L = kLanesOf<T>;
-  const T *left = static_cast<const T*>(slots.left), *right = static_cast<const T*>(slots.right);
-  const Vec<T> beta_sum = splat(static_cast<T>(a.tables.beta_sum)), zero{};
   for (int64_t v = 0; v < slots.vectors; ++v) {
-    Vec<T> beta_left{}, beta_right{};
+    Vec<T> left{}, right{};
     for (int64_t i = slots.first[v] * L; i < slots.first[v + 1] * L; i += L) {
-      const Vec<T> grad = a.grad_loss ? load<T>(f.k_label + i) : splat(static_cast<T>(a.scale));
-      const GradientFactors<Vec<T>> k = gradient_factors<Vec<T>>(
-          grad, slot_weights<T>(a.pixel_weight, n, Y, W, slots.pixel + i),
-          class_values(a.tables, static_cast<const T*>(a.tables.alpha), f.label + i), beta_sum);
-      const Vec<Int<T>> counts = load<Int<T>>(f.label + i) >= 0;
-      const Vec<T> scale = vexp2(load<T>(f.k + i) * -kLog2EOf<T>);
-      store<T>(f.shift + i, counts ? load<T>(f.shift + i) * kLog2EOf<T> : splat(kInfinity<T>));
-      store<T>(f.k + i, counts ? k.for_softmax * scale : zero);
-      store<T>(f.k_label + i, counts ? k.for_label : zero);
-      const Vec<T> for_beta = counts ? k.for_beta : zero;
-      beta_left += for_beta * load<T>(left + i);
-      beta_right += for_beta * load<T>(right + i);
+      left += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.left) + i);
+      right += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.right) + i);
     }
-    store<T>(f.beta + 2 * v * L, beta_left);
-    store<T>(f.beta + (2 * v + 1) * L, beta_right);
+    store<T>(beta + 2 * v * L, left);
+    store<T>(beta + (2 * v + 1) * L, right);
   }
 }
 
-// Reads one row's labels, statistics and upstream gradient; `values` has W + 1 places.
+// Factors of output row Y; `classes` and `values` have W + 1 places, of which the last is what an empty place reads.
 template <class T>
 inline void load_factors(const CrossEntropyBackward& a, const ColumnSlots& slots, int64_t n,
                          int64_t Y, int64_t H, int64_t W, int32_t* classes, T* values,
-                         const SlotFactors<T>& f) {
+                         const FactorRow<T>& f, T* beta) {
   constexpr int L = kLanesOf<T>;
-  const auto gather = [&](const void* map, T* out) {
-    __builtin_memcpy(values, static_cast<const T*>(map) + (n * H + Y) * W,
-                     static_cast<unsigned long>(W) * sizeof(T));
+  const PixelMap row_major{nullptr, Element::kUnsupported, H * W, W, 1};
+  const auto gather = [&](const PixelMap& layout, const void* data, T* out) {
+    PixelMap map = layout;
+    map.data = data;
+    read_values(map, n, Y, 0, W, values);
     to_slots<L>(slots, values, out);
   };
   load_labels(a.label, {n, Y, 0, W, H, W}, a.grid.C, a.ignore_index, classes, nullptr);
   to_slots<L>(slots, classes, f.label);
-  gather(a.lse, f.shift);
-  gather(static_cast<const T*>(a.lse) + a.grid.N * H * W, f.k);
-  if (a.grad_loss) gather(a.grad_loss, f.k_label);
-  row_factors<T>(a, slots, n, Y, W, f);
+  gather(row_major, a.lse, f.shift);
+  gather(row_major, static_cast<const T*>(a.lse) + a.grid.N * H * W, f.k);
+  if (a.grad_loss) gather(row_major, a.grad_loss, f.k_label);
+  if (a.pixel_weight.data) gather(a.pixel_weight, a.pixel_weight.data, f.pixel_weight);
+  finish_factors(a, f, slots.size);
+  for (int64_t i = 0; i < slots.size; i += L)  // the walk works in base 2
+    store<T>(f.shift + i, load<T>(f.shift + i) * kLog2EOf<T>);
+  if (a.tables.smooth) sum_beta(slots, f.k_beta, beta);
 }
 
 // Output rows of one row of cells whose factors are loaded together.
@@ -91,7 +83,7 @@ struct RowGroup {
 template <class T, bool kSmooth>
 inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t v,
                            int64_t num_classes, const T* beta, const RowGroup<T>& rows,
-                           const ColumnSlots& slots, const SlotFactors<T>& f,
+                           const ColumnSlots& slots, const RowFactors<T>& f,
                            const CornerSums<T>& out) {
   constexpr int L = kLanesOf<T>;
   const int64_t begin = slots.first[v] * L, end = slots.first[v + 1] * L;
@@ -99,8 +91,8 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
           *w_right = static_cast<const T*>(slots.right);
   for (int64_t c = 0; c < num_classes; ++c) {
     const int64_t o = c * pitch + v * L;
-    const Vec<T> p0 = load<T>(top + o), p1 = load<T>(top + o + 1), q0 = load<T>(bottom + o),
-                 q1 = load<T>(bottom + o + 1);
+    const Vec<T> top0 = load<T>(top + o), top1 = load<T>(top + o + 1),
+                 bottom0 = load<T>(bottom + o), bottom1 = load<T>(bottom + o + 1);
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
     Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
     if (!rows.first) {
@@ -111,17 +103,15 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
     }
     for (int64_t r = 0; r < rows.count; ++r) {
       const T below = rows.below[r], above = T(1) - below;
-      const Vec<T> a = (p0 * above + q0 * below) * kLog2EOf<T>,
-                   b = (p1 * above + q1 * below) * kLog2EOf<T>;
-      const T *shift = f.shift + r * slots.size, *k = f.k + r * slots.size,
-              *k_label = f.k_label + r * slots.size;
-      const Int<T>* label = f.label + r * slots.size;
+      const Vec<T> a = (top0 * above + bottom0 * below) * kLog2EOf<T>,
+                   b = (top1 * above + bottom1 * below) * kLog2EOf<T>;
+      const FactorRow<T> p = f.rows.from(r * slots.size);
       Vec<T> left{}, right{};
       for (int64_t i = begin; i < end; i += L) {
         const Vec<T> wl = load<T>(w_left + i), wr = load<T>(w_right + i);
-        const Vec<T> t = (a * wl - load<T>(shift + i)) + b * wr;
-        Vec<T> grad = vexp2(t) * load<T>(k + i);
-        grad = load<Int<T>>(label + i) == here ? grad - load<T>(k_label + i) : grad;
+        const Vec<T> t = (a * wl - load<T>(p.shift + i)) + b * wr;
+        Vec<T> grad = vexp2(t) * load<T>(p.k + i);
+        grad = load<Int<T>>(p.label + i) == here ? grad - load<T>(p.k_label + i) : grad;
         left += grad * wl;
         right += grad * wr;
       }
@@ -148,7 +138,7 @@ struct RowScratch {
   int64_t group_rows;
   int32_t* classes;
   T *values, *below;
-  SlotFactors<T> factors;
+  RowFactors<T> factors;
 };
 
 // All output rows of one row of cells, group by group.
@@ -162,7 +152,7 @@ inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
   const ColumnSlots& slots = u.slots;
   const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
   const auto walk = a.tables.smooth ? backward_cells<T, true> : backward_cells<T, false>;
-  const SlotFactors<T>& f = scratch.factors;
+  const RowFactors<T>& f = scratch.factors;
   for (int64_t Y = y_first; Y < y_last; Y += scratch.group_rows) {
     const int64_t left = y_last - Y;
     const RowGroup<T> rows{left < scratch.group_rows ? left : scratch.group_rows, scratch.below,
@@ -170,8 +160,7 @@ inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
     for (int64_t r = 0; r < rows.count; ++r) {
       scratch.below[r] = static_cast<T>(bilinear_sample(u.rows, Y + r).lambda);
       load_factors<T>(a, slots, n, Y + r, u.rows.out, u.cols.out, scratch.classes, scratch.values,
-                      {f.shift + r * slots.size, f.k + r * slots.size, f.k_label + r * slots.size,
-                       f.beta + 2 * r * slots.vectors * kLanesOf<T>, f.label + r * slots.size});
+                      f.rows.from(r * slots.size), f.beta + 2 * r * slots.vectors * kLanesOf<T>);
     }
     for (int64_t v = 0; v < slots.vectors; ++v)
       walk(samples.top, samples.bottom, pitch, v, a.grid.C, static_cast<const T*>(a.tables.beta),
@@ -216,20 +205,18 @@ void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
                 group_rows = most < kFactorVectors ? kFactorVectors / most : 1,
                 places = group_rows * slots.size, betas = 2 * group_rows * slots.vectors * L;
   Scratch scratch(SampleRows<S>::bytes(g, pitch) + 5 * Scratch::bytes<T>(size) +
-                  3 * Scratch::bytes<T>(places) + Scratch::bytes<T>(betas) +
-                  Scratch::bytes<Int<T>>(places) + Scratch::bytes<T>(group_rows) +
-                  Scratch::bytes<int32_t>(W + 1) + Scratch::bytes<T>(W + 1));
+                  FactorRow<T>::bytes(places) + Scratch::bytes<T>(betas) +
+                  Scratch::bytes<T>(group_rows) + Scratch::bytes<int32_t>(W + 1) +
+                  Scratch::bytes<T>(W + 1));
   SampleRows<S> samples(u.ce.logits, g, block.n, pitch, &scratch);
   const CornerSums<T> sums{scratch.take<T>(size), scratch.take<T>(size), scratch.take<T>(size),
                            scratch.take<T>(size)};
   T* above = scratch.take<T>(size);
-  const RowScratch<T> row{
-      group_rows,
-      scratch.take<int32_t>(W + 1),
-      scratch.take<T>(W + 1),
-      scratch.take<T>(group_rows),
-      {scratch.take<T>(places), scratch.take<T>(places), scratch.take<T>(places),
-       scratch.take<T>(betas), scratch.take<Int<T>>(places)}};
+  const RowScratch<T> row{group_rows,
+                          scratch.take<int32_t>(W + 1),
+                          scratch.take<T>(W + 1),
+                          scratch.take<T>(group_rows),
+                          {FactorRow<T>::take(&scratch, places), scratch.take<T>(betas)}};
   row.classes[W] = -1;
   for (int64_t cell_y = block.y_begin - 1; cell_y < block.y_end; ++cell_y) {
     if (first_pixel(u.rows, cell_y) < first_pixel(u.rows, cell_y + 1)) {

@@ -62,6 +62,22 @@ struct Count {
   static constexpr int value = kCount;
 };
 
+// Vectors that share one walk over the classes: their running values stay in registers.
+constexpr int kGroup = kVectorBytes == 64 ? 4 : 2;
+
+// f(Count<n>) for 1 <= n <= kGroup.
+template <class F>
+inline void with_group(int64_t n, F&& f) {
+  if (n == 1)
+    f(Count<1>{});
+  else if (n == 2)
+    f(Count<2>{});
+  else if (n == 3)
+    f(Count < kGroup<3 ? kGroup : 3>{});
+  else
+    f(Count<kGroup>{});
+}
+
 // NaN in the second argument survives, as in `a > b ? a : b`.
 inline Vec<float> vmax(Vec<float> a, Vec<float> b) {
 #if defined(__AVX512F__)

@@ -1,0 +1,126 @@
+/* The loss and the gradient's factors of a row of pixels whose softmax is known: shared by the plain and the resized
+   cross-entropy, whole vectors at a time. The order of the pixels is the caller's; a place without a pixel has label -1.
+   Math     base/loss.h, with the softmax in base 2: t = (x - max) log2 e */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "base/loss.h"
+#include "cpu/kernels.h"
+#include "cpu/simd/labels.h"
+
+namespace segfast {
+namespace {
+
+// table[label] per lane; anything where the label does not count.
+template <class T>
+inline Vec<T> class_values(const LossTables& tables, const void* table, const Int<T>* label) {
+  const T* values = static_cast<const T*>(table);
+  if (!tables.weighted) return splat(values[0]);
+  T lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = values[label[i] < 0 ? 0 : label[i]];
+  return load<T>(lanes);
+}
+
+template <class I>
+inline bool any_class(const I* label, int64_t count) {
+  I all = -1;
+  for (int64_t i = 0; i < count; ++i) all &= label[i];  // -1 & y = y
+  return all != -1;
+}
+
+// What the walk over the classes leaves of each pixel, and its label. at_label and beta_dot are in base 2.
+template <class T>
+struct LossRow {
+  T *max, *sum, *at_label, *beta_dot, *loss, *pixel_weight;
+  Int<T>*argmax, *label;
+
+  static int64_t bytes(int64_t size) {
+    return 6 * Scratch::bytes<T>(size) + 2 * Scratch::bytes<Int<T>>(size);
+  }
+  static LossRow take(Scratch* scratch, int64_t size) {
+    return {scratch->take<T>(size),      scratch->take<T>(size),     scratch->take<T>(size),
+            scratch->take<T>(size),      scratch->take<T>(size),     scratch->take<T>(size),
+            scratch->take<Int<T>>(size), scratch->take<Int<T>>(size)};
+  }
+};
+
+// Sums over pixels, one per lane.
+template <class T>
+struct LaneSums {
+  double loss[kLanesOf<T>] = {}, weight[kLanesOf<T>] = {};
+  Vec<Int<T>> correct{}, valid{};
+  void add_to(const LossTables& tables, LossSums* sums) const {
+    for (int i = 0; i < kLanesOf<T>; ++i) {
+      sums->loss += loss[i];
+      sums->weight += tables.weighted ? weight[i] : static_cast<double>(valid[i]);
+      sums->correct += correct[i];
+      sums->valid += valid[i];
+    }
+  }
+};
+
+// From softmax to loss, in place: sum becomes the log-sum, +inf where the pixel does not count. `weighted`: by pixel_weight.
+template <class T>
+inline void finish_row(const LossTables& tables, bool weighted, bool accuracy,
+                       const LossRow<T>& row, int64_t size, LaneSums<T>* sums) {
+  const Vec<T> beta_sum = splat(static_cast<T>(tables.beta_sum)), one = splat(T(1));
+  for (int64_t i = 0; i < size; i += kLanesOf<T>) {
+    const Vec<Int<T>> y = load<Int<T>>(row.label + i), counts = y >= 0;
+    const Vec<T> log_sum = vlog(load<T>(row.sum + i));
+    Vec<T> beta_dot{};
+    if (tables.smooth) beta_dot = load<T>(row.beta_dot + i) * kLn2Of<T>;
+    Vec<T> loss = pixel_loss<Vec<T>>(class_values<T>(tables, tables.alpha, row.label + i), log_sum,
+                                     load<T>(row.at_label + i) * kLn2Of<T>, beta_sum, beta_dot,
+                                     weighted ? load<T>(row.pixel_weight + i) : one);
+    loss = counts ? loss : Vec<T>{};
+    store<T>(row.loss + i, loss);
+    store<T>(row.max + i, counts ? load<T>(row.max + i) : Vec<T>{});
+    store<T>(row.sum + i, counts ? log_sum : splat(kInfinity<T>));
+    add_to_doubles<T>(loss, sums->loss);
+    sums->valid -= counts;
+    if (tables.weighted) {
+      const Vec<T> weight = class_values<T>(tables, tables.class_weight, row.label + i);
+      add_to_doubles<T>(counts ? weight : Vec<T>{}, sums->weight);
+    }
+    if (accuracy) sums->correct -= (y == load<Int<T>>(row.argmax + i)) & counts;
+  }
+}
+
+// Factors of the gradient: grad[c] = e^(x - shift) k - [c == label] k_label - beta_c k_beta.
+template <class T>
+struct FactorRow {
+  T *shift, *k, *k_label, *k_beta, *pixel_weight;
+  Int<T>* label;
+
+  static int64_t bytes(int64_t size) {
+    return 5 * Scratch::bytes<T>(size) + Scratch::bytes<Int<T>>(size);
+  }
+  static FactorRow take(Scratch* scratch, int64_t size) {
+    return {scratch->take<T>(size), scratch->take<T>(size), scratch->take<T>(size),
+            scratch->take<T>(size), scratch->take<T>(size), scratch->take<Int<T>>(size)};
+  }
+  FactorRow from(int64_t i) const {
+    return {shift + i, k + i, k_label + i, k_beta + i, pixel_weight + i, label + i};
+  }
+};
+
+// Turns the saved maximum (in shift), log-sum (in k) and upstream gradient (in k_label, if there is one per pixel) into the
+// factors. A pixel that does not count has shift +inf: its exponential is 0.
+template <class T>
+inline void finish_factors(const CrossEntropyBackward& a, const FactorRow<T>& f, int64_t size) {
+  const Vec<T> beta_sum = splat(static_cast<T>(a.tables.beta_sum)), zero{}, one = splat(T(1));
+  for (int64_t i = 0; i < size; i += kLanesOf<T>) {
+    const GradientFactors<Vec<T>> k = gradient_factors<Vec<T>>(
+        a.grad_loss ? load<T>(f.k_label + i) : splat(static_cast<T>(a.scale)),
+        a.pixel_weight.data ? load<T>(f.pixel_weight + i) : one,
+        class_values<T>(a.tables, a.tables.alpha, f.label + i), beta_sum);
+    const Vec<Int<T>> counts = load<Int<T>>(f.label + i) >= 0;
+    const Vec<T> scale = vexp2(load<T>(f.k + i) * -kLog2EOf<T>);  // 1 / sum of exponentials
+    store<T>(f.shift + i, counts ? load<T>(f.shift + i) : splat(kInfinity<T>));
+    store<T>(f.k + i, counts ? k.for_softmax * scale : zero);
+    store<T>(f.k_label + i, counts ? k.for_label : zero);
+    if (a.tables.smooth) store<T>(f.k_beta + i, counts ? k.for_beta : zero);
+  }
+}
+
+}  // namespace
+}  // namespace segfast
