@@ -297,10 +297,13 @@ def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     logits, target, weight, pixel_weight, *options = inputs
     ctx.save_for_backward(logits, target, weight, pixel_weight, output[1], output[2])
     ctx.options = options
+    ctx.set_materialize_grads(False)  # else 8 bytes of zeros a pixel, for outputs without gradient
     ctx.mark_non_differentiable(output[1], output[2], output[3])
 
 
 def _backward(ctx, grad_loss, *_):
+    if grad_loss is None:
+        return (None,) * 8
     ignore_index, reduction, label_smoothing, _accuracy = ctx.options
     grad = torch.ops.segfast.cross_entropy_backward(
         grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing

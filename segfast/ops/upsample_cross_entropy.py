@@ -192,6 +192,8 @@ def _fake_backward(grad_loss, logits, *args):
 
 
 def _backward(ctx, grad_loss, *_):
+    if grad_loss is None:
+        return (None,) * 9
     ignore_index, reduction, label_smoothing, _accuracy, align_corners = ctx.options
     grad = torch.ops.segfast.upsample_cross_entropy_backward(
         grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing, align_corners
