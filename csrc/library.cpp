@@ -29,6 +29,17 @@ STABLE_TORCH_LIBRARY(segfast, m) {
       "weight, Tensor? pixel_weight, "
       "Tensor stats, Tensor weight_sum, int ignore_index, int reduction, float label_smoothing, "
       "bool align_corners) -> Tensor");
+  // CPU only, for a training step: loss and gradient in one walk. -> loss (0-d), gradient of the summed loss (logits' shape,
+  // contiguous, arithmetic dtype), weight_sum (0-d), tally (2,)
+  m.def(
+      "upsample_cross_entropy_with_gradient(Tensor logits, Tensor target, Tensor? weight, Tensor? "
+      "pixel_weight, "
+      "int ignore_index, int reduction, float label_smoothing, bool accuracy, bool align_corners) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  // CPU only: gradient * grad_loss / weight_sum (mean) or * grad_loss (sum), in logits' dtype and strides
+  m.def(
+      "scale_gradient(Tensor grad_loss, Tensor logits, Tensor gradient, Tensor weight_sum, int "
+      "reduction) -> Tensor");
   // counts (C, C) int64 += one per pixel at [target, pred]
   m.def("confusion_matrix_(Tensor(a!) counts, Tensor pred, Tensor target, int ignore_index) -> ()");
   // -> (N, H, W) in dtype (torch's ScalarType number): the class of every pixel of the resized logits

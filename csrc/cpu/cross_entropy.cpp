@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
   const MapView labels = view_map(target, g);
   const MapView weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
-  LossOutputs out(logits, target, reduction);
+  LossOutputs out(logits, target, reduction, stats_shape(target));
   const CrossEntropyForward args{
       view.tensor.const_data_ptr(),
       g,

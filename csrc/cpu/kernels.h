@@ -83,6 +83,8 @@ struct UpsampleForward {
   CrossEntropyForward ce;
   BilinearAxis rows, cols;
   ColumnSlots slots;
+  void*
+      gradient;  // of the sum of the losses, (N, C, h, w) contiguous arithmetic type; then nothing per pixel is written
 };
 struct UpsampleBackward {
   CrossEntropyBackward ce;
@@ -99,6 +101,18 @@ struct RowBlock {
 using UpsampleForwardKernel = void (*)(const UpsampleForward&, const RowBlock&, LossSums*,
                                        LabelFaults*);
 using UpsampleBackwardKernel = void (*)(const UpsampleBackward&, const RowBlock&);
+// edge (C, w): what the block's last row of cells gives to the row of samples below it.
+using UpsampleGradientKernel = void (*)(const UpsampleForward&, const RowBlock&, LossSums*,
+                                        LabelFaults*, void* edge);
+
+// dst[i * dst_stride] = src[i] * scale, from the arithmetic type to the logits' own.
+struct ScaleRow {
+  const void* src;
+  void* dst;
+  int64_t dst_stride, count;
+  double scale;
+};
+using ScaleRowKernel = void (*)(const ScaleRow&);
 
 // Classes of the output rows of a block of rows of cells, handed on row by row: classes (W,) of output row Y of image n.
 struct UpsampleArgmax {
@@ -122,6 +136,8 @@ struct KernelTable {
   CrossEntropyBackwardKernel cross_entropy_backward[kLogitTypes];
   UpsampleForwardKernel upsample_forward[kLogitTypes];
   UpsampleBackwardKernel upsample_backward[kLogitTypes];
+  UpsampleGradientKernel upsample_gradient[kLogitTypes];
+  ScaleRowKernel scale_row[kLogitTypes];
   UpsampleArgmaxKernel upsample_argmax[kLogitTypes];
 };
 

@@ -81,11 +81,12 @@ inline double read_scalar(const Tensor& t) {
 
 struct LossOutputs {
   Tensor loss, stats, weight_sum, tally;
-  LossOutputs(const Tensor& logits, const Tensor& target, Reduction reduction)
+  LossOutputs(const Tensor& logits, const Tensor& target, Reduction reduction,
+              const std::vector<int64_t>& stats_shape)
       : loss(torch::stable::empty(
             reduction == Reduction::kNone ? shape_of(target) : std::vector<int64_t>{},
             arithmetic_type(logits))),
-        stats(on_large_pages(torch::stable::empty(stats_shape(target), arithmetic_type(logits)))),
+        stats(on_large_pages(torch::stable::empty(stats_shape, arithmetic_type(logits)))),
         weight_sum(torch::stable::empty({}, arithmetic_type(logits))),
         tally(torch::stable::empty({2}, ScalarType::Long)) {}
 

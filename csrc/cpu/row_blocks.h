@@ -25,6 +25,8 @@ struct RowBlocks {
     const int64_t y = i % per_image * rows;
     return {i / per_image, begin + y, begin + std::min(height, y + rows)};
   }
+  // Row of the batch, counted from each image's first, that block i begins with.
+  int64_t first(int64_t i) const { return i / per_image * height + i % per_image * rows; }
   static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
 

@@ -156,9 +156,20 @@ def _call(
     accuracy: bool,
     align_corners: bool,
 ) -> tuple[Tensor, ...]:
-    """Call the operator with factors in its arithmetic dtype."""
+    """Call the operator with factors in its arithmetic dtype.
+
+    In a training step on the CPU the gradient is formed in the same walk: each exponential is computed once and nothing is
+    saved per full-resolution pixel.
+    """
+    fused = (
+        logits.device.type == "cpu"
+        and reduction != 0
+        and logits.requires_grad
+        and torch.is_grad_enabled()
+    )
+    ops = torch.ops.segfast
     return call_checked(
-        torch.ops.segfast.upsample_cross_entropy,
+        ops.upsample_cross_entropy_with_gradient if fused else ops.upsample_cross_entropy,
         logits,
         target,
         arithmetic_factor(weight, logits),
@@ -205,3 +216,34 @@ torch.library.register_autograd(
     "segfast::upsample_cross_entropy", _backward, setup_context=setup_context
 )
 torch.library.register_autograd("segfast::upsample_cross_entropy_backward", no_double_backward)
+
+
+@torch.library.register_fake("segfast::upsample_cross_entropy_with_gradient")
+def _fake_with_gradient(logits, target, weight, pixel_weight, ignore_index, reduction, *options):
+    loss, stats, weight_sum, tally = fake_outputs(logits, target, reduction)
+    return loss, logits.new_empty(logits.shape, dtype=stats.dtype), weight_sum, tally
+
+
+@torch.library.register_fake("segfast::scale_gradient")
+def _fake_scale_gradient(grad_loss, logits, *args):
+    return torch.empty_like(logits)
+
+
+def _save_gradient(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0], output[1], output[2])
+    ctx.reduction = inputs[5]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _scale(ctx, grad_loss, *_):
+    grad = None
+    if grad_loss is not None:
+        grad = torch.ops.segfast.scale_gradient(grad_loss, *ctx.saved_tensors, ctx.reduction)
+    return (grad, *(None,) * 8)
+
+
+torch.library.register_autograd(
+    "segfast::upsample_cross_entropy_with_gradient", _scale, setup_context=_save_gradient
+)
+torch.library.register_autograd("segfast::scale_gradient", no_double_backward)

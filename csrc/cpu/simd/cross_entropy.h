@@ -97,11 +97,6 @@ inline void softmax_tile(const T* tile, int64_t num_classes, const T* beta, int6
   }
 }
 
-template <class T>
-inline void copy(const T* from, int64_t count, T* to) {
-  __builtin_memcpy(to, from, static_cast<unsigned long>(count) * sizeof(T));
-}
-
 template <class S>
 void cross_entropy_forward(const CrossEntropyForward& a, const PixelRun& run, LossSums* sums,
                            LabelFaults* faults) {

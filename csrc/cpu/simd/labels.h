@@ -73,6 +73,11 @@ inline void read_values(const PixelMap& map, int64_t n, int64_t h, int64_t begin
 }
 
 template <class T>
+inline void copy(const T* from, int64_t count, T* to) {
+  __builtin_memcpy(to, from, static_cast<unsigned long>(count) * sizeof(T));
+}
+
+template <class T>
 constexpr T kInfinity = static_cast<T>(__builtin_inf());
 
 // Rounds a count up to whole vectors.

@@ -122,5 +122,21 @@ inline void finish_factors(const CrossEntropyBackward& a, const FactorRow<T>& f,
   }
 }
 
+// The factors of an upstream gradient of 1, straight from the softmax (before finish_row), for kept exponentials.
+template <class T>
+inline void softmax_factors(const LossTables& tables, bool weighted, const LossRow<T>& row,
+                            const FactorRow<T>& f, int64_t size) {
+  const Vec<T> beta_sum = splat(static_cast<T>(tables.beta_sum)), zero{}, one = splat(T(1));
+  for (int64_t i = 0; i < size; i += kLanesOf<T>) {
+    const GradientFactors<Vec<T>> k =
+        gradient_factors<Vec<T>>(one, weighted ? load<T>(row.pixel_weight + i) : one,
+                                 class_values<T>(tables, tables.alpha, row.label + i), beta_sum);
+    const Vec<Int<T>> counts = load<Int<T>>(row.label + i) >= 0;
+    store<T>(f.k + i, counts ? k.for_softmax / load<T>(row.sum + i) : zero);
+    store<T>(f.k_label + i, counts ? k.for_label : zero);
+    if (tables.smooth) store<T>(f.k_beta + i, counts ? k.for_beta : zero);
+  }
+}
+
 }  // namespace
 }  // namespace segfast

@@ -6,6 +6,7 @@
 #include "cpu/simd/upsample_argmax.h"
 #include "cpu/simd/upsample_cross_entropy.h"
 #include "cpu/simd/upsample_cross_entropy_backward.h"
+#include "cpu/simd/upsample_cross_entropy_gradient.h"
 
 #define SEGFAST_STRING_(x) #x
 #define SEGFAST_STRING(x) SEGFAST_STRING_(x)
@@ -42,6 +43,9 @@ extern const KernelTable SEGFAST_JOIN(kernels_, SEGFAST_ISA) = {
      upsample_forward<BFloat16>},
     {upsample_backward<float>, upsample_backward<double>, upsample_backward<Half>,
      upsample_backward<BFloat16>},
+    {upsample_gradient<float>, upsample_gradient<double>, upsample_gradient<Half>,
+     upsample_gradient<BFloat16>},
+    {scale_row<float>, scale_row<double>, scale_row<Half>, scale_row<BFloat16>},
     {upsample_argmax<float>, upsample_argmax<double>, upsample_argmax<Half>,
      upsample_argmax<BFloat16>},
 };

@@ -13,9 +13,18 @@
 namespace segfast {
 namespace {
 
-template <class T, int kSlots, bool kAccuracy, bool kSmooth>
+// Where the walk leaves its exponentials for the gradient: class c of slot k at values[c * pitch + k * lanes].
+template <class T>
+struct Kept {
+  T* values;
+  int64_t pitch;
+};
+
+// Slots at `at` of the tables, to place `to` of the row.
+template <class T, int kSlots, bool kAccuracy, bool kSmooth, bool kKeep>
 inline void softmax_slots(const Cells<T>& cells, int64_t num_classes, const T* beta,
-                          const ColumnSlots& slots, int64_t at, const LossRow<T>& row) {
+                          const ColumnSlots& slots, int64_t at, const LossRow<T>& row, int64_t to,
+                          const Kept<T>& kept) {
   constexpr int L = kLanesOf<T>;
   Vec<T> left[kSlots], right[kSlots], max[kSlots], shift[kSlots];
   Vec<Int<T>> argmax[kSlots] = {};
@@ -41,33 +50,51 @@ inline void softmax_slots(const Cells<T>& cells, int64_t num_classes, const T* b
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
     for (int k = 0; k < kSlots; ++k) {
       const Vec<T> t = (a * left[k] - shift[k]) + b * right[k];
-      sum[k] += vexp2(t);
-      at_label[k] = load<Int<T>>(row.label + at + k * L) == here ? t : at_label[k];
+      const Vec<T> exponential = vexp2(t);
+      if constexpr (kKeep) store<T>(kept.values + c * kept.pitch + k * L, exponential);
+      sum[k] += exponential;
+      at_label[k] = load<Int<T>>(row.label + to + k * L) == here ? t : at_label[k];
       if constexpr (kSmooth) beta_dot[k] += beta[c] * t;
     }
   }
   for (int k = 0; k < kSlots; ++k) {
-    store<T>(row.max + at + k * L, max[k]);
-    store<T>(row.sum + at + k * L, sum[k]);
-    store<T>(row.at_label + at + k * L, at_label[k]);
-    if constexpr (kSmooth) store<T>(row.beta_dot + at + k * L, beta_dot[k]);
-    if constexpr (kAccuracy) store<Int<T>>(row.argmax + at + k * L, argmax[k]);
+    store<T>(row.max + to + k * L, max[k]);
+    store<T>(row.sum + to + k * L, sum[k]);
+    store<T>(row.at_label + to + k * L, at_label[k]);
+    if constexpr (kSmooth) store<T>(row.beta_dot + to + k * L, beta_dot[k]);
+    if constexpr (kAccuracy) store<Int<T>>(row.argmax + to + k * L, argmax[k]);
   }
 }
 
-// All slots of vector v of cells, in groups; a group without a pixel that counts is left as it is.
-template <class T, bool kAccuracy, bool kSmooth>
+// All slots of vector v of cells, in groups, from place `to` of the row on. A group without a pixel that counts is left as it
+// is; its exponentials are 0.
+template <class T, bool kAccuracy, bool kSmooth, bool kKeep>
 inline void softmax_cells(const Cells<T>& cells, int64_t num_classes, const T* beta,
-                          const ColumnSlots& slots, int64_t v, const LossRow<T>& row) {
+                          const ColumnSlots& slots, int64_t v, const LossRow<T>& row, int64_t to,
+                          const Kept<T>& kept) {
   constexpr int L = kLanesOf<T>;
-  for (int64_t k = slots.first[v]; k < slots.first[v + 1]; k += kGroup) {
-    const int64_t left = slots.first[v + 1] - k, count = left < kGroup ? left : kGroup;
-    if (!any_class(row.label + k * L, count * L)) continue;
-    with_group(count, [&](auto size) {
-      softmax_slots<T, decltype(size)::value, kAccuracy, kSmooth>(cells, num_classes, beta, slots,
-                                                                  k * L, row);
-    });
+  const int64_t first = slots.first[v], end = slots.first[v + 1];
+  for (int64_t k = first; k < end; k += kGroup) {
+    const int64_t count = end - k < kGroup ? end - k : kGroup, place = to + (k - first) * L;
+    const Kept<T> group{kept.values + (k - first) * L, kept.pitch};
+    if (any_class(row.label + place, count * L)) {
+      with_group(count, [&](auto size) {
+        softmax_slots<T, decltype(size)::value, kAccuracy, kSmooth, kKeep>(
+            cells, num_classes, beta, slots, k * L, row, place, group);
+      });
+    } else if constexpr (kKeep) {
+      for (int64_t c = 0; c < num_classes; ++c)
+        for (int64_t i = 0; i < count * L; i += L)
+          store<T>(group.values + c * group.pitch + i, Vec<T>{});
+    }
   }
+}
+// The walk for these options.
+template <class T, bool kKeep>
+inline auto softmax_walk(const LossTables& tables, bool accuracy) {
+  if (tables.smooth)
+    return accuracy ? softmax_cells<T, true, true, kKeep> : softmax_cells<T, false, true, kKeep>;
+  return accuracy ? softmax_cells<T, true, false, kKeep> : softmax_cells<T, false, false, kKeep>;
 }
 
 template <class S>
@@ -89,10 +116,7 @@ void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums*
   int32_t* classes = scratch.take<int32_t>(W + 1);
   classes[W] = -1;
   const T* beta = static_cast<const T*>(a.tables.beta);
-  const auto softmax =
-      a.tables.smooth
-          ? (a.accuracy ? softmax_cells<T, true, true> : softmax_cells<T, false, true>)
-          : (a.accuracy ? softmax_cells<T, true, false> : softmax_cells<T, false, false>);
+  const auto softmax = softmax_walk<T, false>(a.tables, a.accuracy);
   for (int64_t cell_y = block.y_begin; cell_y < block.y_end; ++cell_y, ++sums, ++faults) {
     const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
     if (y_first == y_last) continue;
@@ -104,7 +128,7 @@ void upsample_forward(const UpsampleForward& u, const RowBlock& block, LossSums*
       const T below = static_cast<T>(bilinear_sample(u.rows, Y).lambda);
       for (int64_t v = 0; v < slots.vectors; ++v) {
         blend_rows<false>(samples.top, samples.bottom, pitch, v * L, below, g.C, cells);
-        softmax(cells, g.C, beta, slots, v, row);
+        softmax(cells, g.C, beta, slots, v, row, slots.first[v] * L, {});
       }
       if (a.pixel_weight.data) {
         read_values(a.pixel_weight, block.n, Y, 0, W, pixel_weights);

@@ -33,17 +33,15 @@ struct CornerSums {
 };
 
 template <class T>
-inline void sum_beta(const ColumnSlots& slots, const T* k_beta, T* beta) {
+inline void sum_beta(const ColumnSlots& slots, int64_t v, const T* k_beta, T* beta) {
   constexpr int L = kLanesOf<T>;
-  for (int64_t v = 0; v < slots.vectors; ++v) {
-    Vec<T> left{}, right{};
-    for (int64_t i = slots.first[v] * L; i < slots.first[v + 1] * L; i += L) {
-      left += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.left) + i);
-      right += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.right) + i);
-    }
-    store<T>(beta + 2 * v * L, left);
-    store<T>(beta + (2 * v + 1) * L, right);
+  Vec<T> left{}, right{};
+  for (int64_t i = slots.first[v] * L; i < slots.first[v + 1] * L; i += L) {
+    left += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.left) + i);
+    right += load<T>(k_beta + i) * load<T>(static_cast<const T*>(slots.right) + i);
   }
+  store<T>(beta + 2 * v * L, left);
+  store<T>(beta + (2 * v + 1) * L, right);
 }
 
 // Factors of output row Y; `classes` and `values` have W + 1 places, of which the last is what an empty place reads.
@@ -68,7 +66,8 @@ inline void load_factors(const CrossEntropyBackward& a, const ColumnSlots& slots
   finish_factors(a, f, slots.size);
   for (int64_t i = 0; i < slots.size; i += L)  // the walk works in base 2
     store<T>(f.shift + i, load<T>(f.shift + i) * kLog2EOf<T>);
-  if (a.tables.smooth) sum_beta(slots, f.k_beta, beta);
+  if (a.tables.smooth)
+    for (int64_t v = 0; v < slots.vectors; ++v) sum_beta(slots, v, f.k_beta, beta);
 }
 
 // Output rows of one row of cells whose factors are loaded together.
@@ -77,10 +76,12 @@ struct RowGroup {
   int64_t count;
   const T* below;  // weight of the bottom samples
   bool first;      // of its row of cells: the sums start here
+  const T*
+      kept;  // exponentials of one vector of cells (C, rows, slots, lanes), where the forward pass has them
 };
 
-// Walks the classes of vector v of cells.
-template <class T, bool kSmooth>
+// Walks the classes of vector v of cells. With kKept the samples and the factors' shift are not read.
+template <class T, bool kSmooth, bool kKept>
 inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t v,
                            int64_t num_classes, const T* beta, const RowGroup<T>& rows,
                            const ColumnSlots& slots, const RowFactors<T>& f,
@@ -91,8 +92,14 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
           *w_right = static_cast<const T*>(slots.right);
   for (int64_t c = 0; c < num_classes; ++c) {
     const int64_t o = c * pitch + v * L;
-    const Vec<T> top0 = load<T>(top + o), top1 = load<T>(top + o + 1),
-                 bottom0 = load<T>(bottom + o), bottom1 = load<T>(bottom + o + 1);
+    Vec<T> top0{}, top1{}, bottom0{}, bottom1{};
+    if constexpr (!kKept) {
+      top0 = load<T>(top + o);
+      top1 = load<T>(top + o + 1);
+      bottom0 = load<T>(bottom + o);
+      bottom1 = load<T>(bottom + o + 1);
+    }
+    const T* exponentials = kKept ? rows.kept + c * rows.count * (end - begin) : nullptr;
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
     Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
     if (!rows.first) {
@@ -109,8 +116,12 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
       Vec<T> left{}, right{};
       for (int64_t i = begin; i < end; i += L) {
         const Vec<T> wl = load<T>(w_left + i), wr = load<T>(w_right + i);
-        const Vec<T> t = (a * wl - load<T>(p.shift + i)) + b * wr;
-        Vec<T> grad = vexp2(t) * load<T>(p.k + i);
+        Vec<T> grad;
+        if constexpr (kKept)
+          grad = load<T>(exponentials + r * (end - begin) + i - begin);
+        else
+          grad = vexp2((a * wl - load<T>(p.shift + i)) + b * wr);
+        grad *= load<T>(p.k + i);
         grad = load<Int<T>>(p.label + i) == here ? grad - load<T>(p.k_label + i) : grad;
         left += grad * wl;
         right += grad * wr;
@@ -151,12 +162,13 @@ inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
   const CrossEntropyBackward& a = u.ce;
   const ColumnSlots& slots = u.slots;
   const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
-  const auto walk = a.tables.smooth ? backward_cells<T, true> : backward_cells<T, false>;
+  const auto walk =
+      a.tables.smooth ? backward_cells<T, true, false> : backward_cells<T, false, false>;
   const RowFactors<T>& f = scratch.factors;
   for (int64_t Y = y_first; Y < y_last; Y += scratch.group_rows) {
     const int64_t left = y_last - Y;
     const RowGroup<T> rows{left < scratch.group_rows ? left : scratch.group_rows, scratch.below,
-                           Y == y_first};
+                           Y == y_first, nullptr};
     for (int64_t r = 0; r < rows.count; ++r) {
       scratch.below[r] = static_cast<T>(bilinear_sample(u.rows, Y + r).lambda);
       load_factors<T>(a, slots, n, Y + r, u.rows.out, u.cols.out, scratch.classes, scratch.values,
@@ -168,22 +180,21 @@ inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
   }
 }
 
-// grad[n, :, y, :] = what came from the cells above + what came from those below; then the latter's bottom corners wait in `above`.
+// grad[n, :, y, :] = what came from the cells above + what came from those below, unless grad is null; then the latter's
+// bottom corners wait in `above`.
 template <class S>
-inline void store_gradient(const UpsampleBackward& u, int64_t n, int64_t y, int64_t pitch,
+inline void store_gradient(const PixelGrid& g, S* grad, bool wraps, int64_t pitch,
                            const CornerSums<Arithmetic<S>>& sums, Arithmetic<S>* above) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
-  const PixelGrid& g = u.ce.grad_grid;
-  S* grad = static_cast<S*>(u.ce.grad) + n * g.stride_n + y * g.stride_h;
   for (int64_t c = 0; c < g.C; ++c) {
     const int64_t o = c * pitch;
     // The right sample of the last cell is sample 0 again; with align_corners there is no such cell and the sum is 0.
-    sums.right_top[o] = u.cols.align_corners ? T(0) : sums.right_top[o + g.W];
-    sums.right_bottom[o] = u.cols.align_corners ? T(0) : sums.right_bottom[o + g.W];
+    sums.right_top[o] = wraps ? sums.right_top[o + g.W] : T(0);
+    sums.right_bottom[o] = wraps ? sums.right_bottom[o + g.W] : T(0);
     for (int64_t x = 0; x < g.W; x += L) {
       const int count = static_cast<int>(g.W - x < L ? g.W - x : L);
-      if (y >= 0) {
+      if (grad) {
         const Vec<T> total = load<T>(above + o + x) +
                              (load<T>(sums.left_top + o + x) + load<T>(sums.right_top + o + x));
         store_pixels(grad + c * g.stride_c + x * g.stride_w, g.stride_w, count, total);
@@ -198,7 +209,7 @@ template <class S>
 void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
   using T = Arithmetic<S>;
   constexpr int L = kLanesOf<T>;
-  const PixelGrid& g = u.ce.grid;
+  const PixelGrid &g = u.ce.grid, &gg = u.ce.grad_grid;
   const ColumnSlots& slots = u.slots;
   const int64_t W = u.cols.out, pitch = sample_pitch<T>(slots), size = g.C * pitch + L;
   const int64_t most = slots.most < 1 ? 1 : slots.most,
@@ -225,7 +236,9 @@ void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
     } else {
       __builtin_memset(sums.left_top, 0, static_cast<unsigned long>(4 * Scratch::bytes<T>(size)));
     }
-    store_gradient<S>(u, block.n, cell_y < block.y_begin ? -1 : cell_y, pitch, sums, above);
+    S* grad = static_cast<S*>(u.ce.grad) + block.n * gg.stride_n + cell_y * gg.stride_h;
+    store_gradient<S>(gg, cell_y < block.y_begin ? nullptr : grad, !u.cols.align_corners, pitch,
+                      sums, above);
   }
 }
 
