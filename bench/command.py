@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segfast.bench import records
-from segfast.bench.harness import cases, copy_bandwidth_gbs, measure
+from segfast.bench.harness import cases, copy_bandwidth_gbs, measure, steady_heap
 from segfast.bench.memory import measure_memory
 from segfast.bench.runner import measure_runner
 from segfast.errors import UserError
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     if options.memory:
         record["memory"] = _memory(names, threads[0])
     elif names or not options.names:
+        steady_heap()
         record["rows"] = _times(names, threads, options)
     if with_runner:
         torch.set_num_threads(threads[0])

@@ -8,6 +8,7 @@ Bandwidth is that of a plain copy measured in the same run with the same number 
 
 # SPDX-License-Identifier: Apache-2.0
 
+import ctypes
 import functools
 import importlib
 import pkgutil
@@ -90,6 +91,19 @@ def assert_close(actual: Sequence[Tensor], expected: Sequence[Tensor], rtol: flo
         torch.testing.assert_close(
             ours.double(), theirs.double(), rtol=rtol, atol=rtol * largest / 10
         )
+
+
+def steady_heap() -> None:
+    """Keep glibc from returning freed heap to the system while two sides take turns.
+
+    Otherwise the side that frees the topmost block pays for unmapping what the other one left, several milliseconds at
+    random. Blocks from 32 MiB on are still mapped anew for each allocation, on both sides.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(m_mmap_threshold, 32 << 20)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def once_ms(call: Callable[[], Any], device: str) -> float:
