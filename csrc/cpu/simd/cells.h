@@ -144,10 +144,22 @@ class SampleRows {
     }
     load_samples<S>(logits_, g_, n_, cell_y + 1, pitch_, bottom);
     bottom_row_ = cell_y + 1;
+    if (cell_y + 2 < g_.H) prefetch(cell_y + 2);
   }
   T *top, *bottom;
 
  private:
+  // The row after the next arrives while this one is worked on.
+  void prefetch(int64_t y) const {
+    const S* row = static_cast<const S*>(logits_) + n_ * g_.stride_n + y * g_.stride_h;
+    const int64_t line = 64 / static_cast<int64_t>(sizeof(S));
+    const bool classes_last = g_.stride_c == 1;
+    const int64_t runs = classes_last ? 1 : g_.C, length = g_.W * (classes_last ? g_.C : 1);
+    for (int64_t c = 0; c < runs; ++c)
+      for (int64_t i = 0; i < length; i += line)
+        __builtin_prefetch(row + c * g_.stride_c + i, 0, 2);
+  }
+
   const void* logits_;
   const PixelGrid& g_;
   int64_t n_, pitch_, bottom_row_ = -2;

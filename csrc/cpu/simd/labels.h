@@ -86,18 +86,26 @@ inline int64_t whole_vectors(int64_t count) {
   return (count + kLanesOf<T> - 1) / kLanesOf<T> * kLanesOf<T>;
 }
 
-// One zero-initialised allocation cut into pieces; C's allocator because no C++ header may be included here.
+// One zero-initialised allocation cut into pieces that begin on cache lines; C's allocator because no C++ header may be included here. Running out of
+// memory, or taking more than was asked for, ends the process instead of writing elsewhere.
 class Scratch {
+  using size_t = decltype(sizeof 0);
+
  public:
   explicit Scratch(int64_t bytes)
-      : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes), 1))), next_(base_) {}
+      : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes) + 64, 1))) {
+    if (base_ == nullptr) __builtin_trap();
+    next_ = base_ + (64 - reinterpret_cast<size_t>(base_) % 64);
+    end_ = next_ + bytes;
+  }
   ~Scratch() { __builtin_free(base_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   template <class T>
   T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(next_);
-    next_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    next_ += bytes<T>(count);
+    if (next_ > end_) __builtin_trap();
     return piece;
   }
   template <class T>
@@ -106,9 +114,7 @@ class Scratch {
   }
 
  private:
-  using size_t = decltype(sizeof 0);
-  char* base_;
-  char* next_;
+  char *base_, *next_, *end_;
 };
 
 }  // namespace

@@ -62,8 +62,11 @@ struct LaneSums {
 template <class T>
 inline void finish_row(const LossTables& tables, bool weighted, bool accuracy,
                        const LossRow<T>& row, int64_t size, LaneSums<T>* sums) {
+  constexpr int L = kLanesOf<T>;
+  constexpr int64_t kPart = 4;  // vectors of losses summed in T before they are added in double
   const Vec<T> beta_sum = splat(static_cast<T>(tables.beta_sum)), one = splat(T(1));
-  for (int64_t i = 0; i < size; i += kLanesOf<T>) {
+  Vec<T> part{};
+  for (int64_t i = 0; i < size; i += L) {
     const Vec<Int<T>> y = load<Int<T>>(row.label + i), counts = y >= 0;
     const Vec<T> log_sum = vlog(load<T>(row.sum + i));
     Vec<T> beta_dot{};
@@ -75,7 +78,11 @@ inline void finish_row(const LossTables& tables, bool weighted, bool accuracy,
     store<T>(row.loss + i, loss);
     store<T>(row.max + i, counts ? load<T>(row.max + i) : Vec<T>{});
     store<T>(row.sum + i, counts ? log_sum : splat(kInfinity<T>));
-    add_to_doubles<T>(loss, sums->loss);
+    part += loss;
+    if (i / L % kPart == kPart - 1 || i + L >= size) {
+      add_to_doubles<T>(part, sums->loss);
+      part = Vec<T>{};
+    }
     sums->valid -= counts;
     if (tables.weighted) {
       const Vec<T> weight = class_values<T>(tables, tables.class_weight, row.label + i);

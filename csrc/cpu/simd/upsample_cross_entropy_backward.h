@@ -76,12 +76,10 @@ struct RowGroup {
   int64_t count;
   const T* below;  // weight of the bottom samples
   bool first;      // of its row of cells: the sums start here
-  const T*
-      kept;  // exponentials of one vector of cells (C, rows, slots, lanes), where the forward pass has them
 };
 
-// Walks the classes of vector v of cells. With kKept the samples and the factors' shift are not read.
-template <class T, bool kSmooth, bool kKept>
+// Walks the classes of vector v of cells.
+template <class T, bool kSmooth>
 inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t v,
                            int64_t num_classes, const T* beta, const RowGroup<T>& rows,
                            const ColumnSlots& slots, const RowFactors<T>& f,
@@ -92,14 +90,8 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
           *w_right = static_cast<const T*>(slots.right);
   for (int64_t c = 0; c < num_classes; ++c) {
     const int64_t o = c * pitch + v * L;
-    Vec<T> top0{}, top1{}, bottom0{}, bottom1{};
-    if constexpr (!kKept) {
-      top0 = load<T>(top + o);
-      top1 = load<T>(top + o + 1);
-      bottom0 = load<T>(bottom + o);
-      bottom1 = load<T>(bottom + o + 1);
-    }
-    const T* exponentials = kKept ? rows.kept + c * rows.count * (end - begin) : nullptr;
+    const Vec<T> top0 = load<T>(top + o), top1 = load<T>(top + o + 1),
+                 bottom0 = load<T>(bottom + o), bottom1 = load<T>(bottom + o + 1);
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
     Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
     if (!rows.first) {
@@ -116,12 +108,7 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
       Vec<T> left{}, right{};
       for (int64_t i = begin; i < end; i += L) {
         const Vec<T> wl = load<T>(w_left + i), wr = load<T>(w_right + i);
-        Vec<T> grad;
-        if constexpr (kKept)
-          grad = load<T>(exponentials + r * (end - begin) + i - begin);
-        else
-          grad = vexp2((a * wl - load<T>(p.shift + i)) + b * wr);
-        grad *= load<T>(p.k + i);
+        Vec<T> grad = vexp2((a * wl - load<T>(p.shift + i)) + b * wr) * load<T>(p.k + i);
         grad = load<Int<T>>(p.label + i) == here ? grad - load<T>(p.k_label + i) : grad;
         left += grad * wl;
         right += grad * wr;
@@ -162,13 +149,12 @@ inline void backward_row(const UpsampleBackward& u, int64_t n, int64_t cell_y,
   const CrossEntropyBackward& a = u.ce;
   const ColumnSlots& slots = u.slots;
   const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
-  const auto walk =
-      a.tables.smooth ? backward_cells<T, true, false> : backward_cells<T, false, false>;
+  const auto walk = a.tables.smooth ? backward_cells<T, true> : backward_cells<T, false>;
   const RowFactors<T>& f = scratch.factors;
   for (int64_t Y = y_first; Y < y_last; Y += scratch.group_rows) {
     const int64_t left = y_last - Y;
     const RowGroup<T> rows{left < scratch.group_rows ? left : scratch.group_rows, scratch.below,
-                           Y == y_first, nullptr};
+                           Y == y_first};
     for (int64_t r = 0; r < rows.count; ++r) {
       scratch.below[r] = static_cast<T>(bilinear_sample(u.rows, Y + r).lambda);
       load_factors<T>(a, slots, n, Y + r, u.rows.out, u.cols.out, scratch.classes, scratch.values,

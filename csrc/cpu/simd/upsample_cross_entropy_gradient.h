@@ -14,6 +14,17 @@ namespace {
 
 constexpr int64_t kKeptBytes = 256 << 10;  // exponentials kept at once: part of L2
 
+// Factors of one vector of cells, each pixel's times the weight of its left and its right sample: (rows, slots, lanes).
+template <class T>
+struct SideFactors {
+  T *k_left, *k_right, *label_left, *label_right;
+  static int64_t bytes(int64_t size) { return 4 * Scratch::bytes<T>(size); }
+  static SideFactors take(Scratch* scratch, int64_t size) {
+    return {scratch->take<T>(size), scratch->take<T>(size), scratch->take<T>(size),
+            scratch->take<T>(size)};
+  }
+};
+
 // Scratch of a task: statistics of one vector of cells, and factors, exponentials and labels of a group of output rows.
 template <class T>
 struct StepScratch {
@@ -21,6 +32,7 @@ struct StepScratch {
   Cells<T> cells;
   LossRow<T> loss;
   RowFactors<T> factors;
+  SideFactors<T> sides;
   T *kept, *below, *values;
   int32_t* classes;
 
@@ -67,7 +79,64 @@ inline void softmax_step(const UpsampleForward& u, int64_t v, int64_t r, int64_t
                                               static_cast<const T*>(a.tables.beta), slots, v, row,
                                               0, {s.kept + r * size, rows * size});
   softmax_factors(a.tables, weighted, row, f, size);
+  for (int64_t i = 0; i < size; i += L) {
+    const Vec<T> left = load<T>(static_cast<const T*>(slots.left) + first + i),
+                 right = load<T>(static_cast<const T*>(slots.right) + first + i);
+    const int64_t at = r * size + i;
+    store<T>(s.sides.k_left + at, load<T>(f.k + i) * left);
+    store<T>(s.sides.k_right + at, load<T>(f.k + i) * right);
+    store<T>(s.sides.label_left + at, load<T>(f.k_label + i) * left);
+    store<T>(s.sides.label_right + at, load<T>(f.k_label + i) * right);
+  }
   finish_row(a.tables, weighted, a.accuracy, row, size, sums);
+}
+
+// Walks the classes of vector v of cells over the kept exponentials.
+template <class T, bool kSmooth>
+inline void gather_cells(const StepScratch<T>& s, const ColumnSlots& slots, int64_t v,
+                         int64_t pitch, int64_t num_classes, const T* beta, const RowGroup<T>& rows,
+                         const CornerSums<T>& out) {
+  constexpr int L = kLanesOf<T>;
+  const int64_t first = slots.first[v] * L, size = slots.first[v + 1] * L - first;
+  for (int64_t c = 0; c < num_classes; ++c) {
+    const int64_t o = c * pitch + v * L;
+    const T* kept = s.kept + c * rows.count * size;
+    const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
+    Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
+    if (!rows.first) {
+      left_top = load<T>(out.left_top + o);
+      right_top = load<T>(out.right_top + o + 1);
+      left_bottom = load<T>(out.left_bottom + o);
+      right_bottom = load<T>(out.right_bottom + o + 1);
+    }
+    for (int64_t r = 0; r < rows.count; ++r) {
+      const T below = rows.below[r], above = T(1) - below;
+      const Int<T>* label = s.factors.rows.label + r * slots.size + first;
+      Vec<T> left{}, right{};
+      for (int64_t i = 0; i < size; i += L) {
+        const int64_t at = r * size + i;
+        const Vec<T> e = load<T>(kept + at);
+        const Vec<Int<T>> is_label = load<Int<T>>(label + i) == here;
+        left += e * load<T>(s.sides.k_left + at);
+        right += e * load<T>(s.sides.k_right + at);
+        left = is_label ? left - load<T>(s.sides.label_left + at) : left;
+        right = is_label ? right - load<T>(s.sides.label_right + at) : right;
+      }
+      if constexpr (kSmooth) {
+        const T* sums = s.factors.beta + 2 * (r * slots.vectors + v) * L;
+        left -= beta[c] * load<T>(sums);
+        right -= beta[c] * load<T>(sums + L);
+      }
+      left_top += left * above;
+      right_top += right * above;
+      left_bottom += left * below;
+      right_bottom += right * below;
+    }
+    store<T>(out.left_top + o, left_top);
+    store<T>(out.right_top + o + 1, right_top);
+    store<T>(out.left_bottom + o, left_bottom);
+    store<T>(out.right_bottom + o + 1, right_bottom);
+  }
 }
 
 // All output rows of one row of cells, group by group.
@@ -80,12 +149,10 @@ inline void gradient_row(const UpsampleForward& u, int64_t n, int64_t cell_y,
   const CrossEntropyForward& a = u.ce;
   const ColumnSlots& slots = u.slots;
   const int64_t y_first = first_pixel(u.rows, cell_y), y_last = first_pixel(u.rows, cell_y + 1);
-  const auto walk =
-      a.tables.smooth ? backward_cells<T, true, true> : backward_cells<T, false, true>;
+  const auto gather = a.tables.smooth ? gather_cells<T, true> : gather_cells<T, false>;
   for (int64_t Y = y_first; Y < y_last; Y += s.group_rows) {
     const int64_t left = y_last - Y;
-    const RowGroup<T> rows{left < s.group_rows ? left : s.group_rows, s.below, Y == y_first,
-                           s.kept};
+    const RowGroup<T> rows{left < s.group_rows ? left : s.group_rows, s.below, Y == y_first};
     for (int64_t r = 0; r < rows.count; ++r) load_row(u, n, Y + r, r, s, faults);
     for (int64_t v = 0; v < slots.vectors; ++v) {
       for (int64_t r = 0; r < rows.count; ++r) {
@@ -94,8 +161,7 @@ inline void gradient_row(const UpsampleForward& u, int64_t n, int64_t cell_y,
           sum_beta(slots, v, s.factors.rows.from(r * slots.size).k_beta,
                    s.factors.beta + 2 * r * slots.vectors * kLanesOf<T>);
       }
-      walk(samples.top, samples.bottom, pitch, v, a.grid.C, static_cast<const T*>(a.tables.beta),
-           rows, slots, s.factors, out);
+      gather(s, slots, v, pitch, a.grid.C, static_cast<const T*>(a.tables.beta), rows, out);
     }
   }
 }
@@ -113,7 +179,8 @@ void upsample_gradient(const UpsampleForward& u, const RowBlock& block, LossSums
                 betas = 2 * group_rows * slots.vectors * L, kept = g.C * group_rows * most * L;
   Scratch scratch(SampleRows<S>::bytes(g, pitch) + 5 * Scratch::bytes<T>(size) +
                   2 * Scratch::bytes<T>(g.C * L) + LossRow<T>::bytes(most * L) +
-                  FactorRow<T>::bytes(places) + Scratch::bytes<T>(betas) + Scratch::bytes<T>(kept) +
+                  FactorRow<T>::bytes(places) + Scratch::bytes<T>(betas) +
+                  SideFactors<T>::bytes(group_rows * most * L) + Scratch::bytes<T>(kept) +
                   Scratch::bytes<T>(group_rows) + Scratch::bytes<T>(W + 1) +
                   Scratch::bytes<int32_t>(W + 1));
   SampleRows<S> samples(u.ce.logits, g, block.n, pitch, &scratch);
@@ -124,6 +191,7 @@ void upsample_gradient(const UpsampleForward& u, const RowBlock& block, LossSums
                             {scratch.take<T>(g.C * L), scratch.take<T>(g.C * L)},
                             LossRow<T>::take(&scratch, most * L),
                             {FactorRow<T>::take(&scratch, places), scratch.take<T>(betas)},
+                            SideFactors<T>::take(&scratch, group_rows * most * L),
                             scratch.take<T>(kept),
                             scratch.take<T>(group_rows),
                             scratch.take<T>(W + 1),
