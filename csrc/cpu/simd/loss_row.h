@@ -58,12 +58,34 @@ struct LaneSums {
   }
 };
 
+constexpr int64_t kPart = 4;  // vectors of losses summed in T before they are added in double
+
+// The losses of pixels of equal weight, when nobody asks for them one by one: sum of ln s = ln of the product, one
+// logarithm for kPart vectors. s lies in [1, C], so the product is far from overflow.
+template <class T>
+inline void add_equal_losses(const LossRow<T>& row, bool accuracy, int64_t size,
+                             LaneSums<T>* sums) {
+  constexpr int L = kLanesOf<T>;
+  Vec<T> product = splat(T(1)), at_label{};
+  for (int64_t i = 0; i < size; i += L) {
+    const Vec<Int<T>> y = load<Int<T>>(row.label + i), counts = y >= 0;
+    product *= counts ? load<T>(row.sum + i) : splat(T(1));
+    at_label += counts ? load<T>(row.at_label + i) : Vec<T>{};
+    sums->valid -= counts;
+    if (accuracy) sums->correct -= (y == load<Int<T>>(row.argmax + i)) & counts;
+    if (i / L % kPart == kPart - 1 || i + L >= size) {
+      add_to_doubles<T>(vlog(product) - at_label * kLn2Of<T>, sums->loss);
+      product = splat(T(1));
+      at_label = Vec<T>{};
+    }
+  }
+}
+
 // From softmax to loss, in place: sum becomes the log-sum, +inf where the pixel does not count. `weighted`: by pixel_weight.
 template <class T>
 inline void finish_row(const LossTables& tables, bool weighted, bool accuracy,
                        const LossRow<T>& row, int64_t size, LaneSums<T>* sums) {
   constexpr int L = kLanesOf<T>;
-  constexpr int64_t kPart = 4;  // vectors of losses summed in T before they are added in double
   const Vec<T> beta_sum = splat(static_cast<T>(tables.beta_sum)), one = splat(T(1));
   Vec<T> part{};
   for (int64_t i = 0; i < size; i += L) {

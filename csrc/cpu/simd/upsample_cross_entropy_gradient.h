@@ -88,7 +88,10 @@ inline void softmax_step(const UpsampleForward& u, int64_t v, int64_t r, int64_t
     store<T>(s.sides.label_left + at, load<T>(f.k_label + i) * left);
     store<T>(s.sides.label_right + at, load<T>(f.k_label + i) * right);
   }
-  finish_row(a.tables, weighted, a.accuracy, row, size, sums);
+  if (weighted || a.tables.weighted || a.tables.smooth)
+    finish_row(a.tables, weighted, a.accuracy, row, size, sums);
+  else
+    add_equal_losses(row, a.accuracy, size, sums);
 }
 
 // Walks the classes of vector v of cells over the kept exponentials.
