@@ -39,7 +39,7 @@ LossSums forward(const Tensor& logits, const Tensor& target, const std::optional
                                gradient};
     std::vector<LossSums> sums(g.N * (g.H + 1));
     std::vector<LabelFaults> faults(sums.size());
-    f(args, RowBlocks(g.N, -1, g.H, 4), sums.data(), faults.data());
+    f(args, RowBlocks(g.N, -1, g.H, 2), sums.data(), faults.data());
     total(sums, faults, &sum, &fault);
   });
   if (fault.count)
