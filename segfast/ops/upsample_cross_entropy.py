@@ -158,8 +158,8 @@ def _call(
 ) -> tuple[Tensor, ...]:
     """Call the operator with factors in its arithmetic dtype.
 
-    In a training step on the CPU the gradient is formed in the same walk: each exponential is computed once and nothing is
-    saved per full-resolution pixel.
+    In a training step on the CPU the gradient is formed in the same walk: each exponential is computed once and
+    nothing is saved per full-resolution pixel, only the gradient in the logits' shape.
     """
     fused = (
         logits.device.type == "cpu"

@@ -32,6 +32,9 @@ SIZES = [
     ((7, 7), (1, 1)),
     ((40, 300), (41, 303)),
     ((2, 2), (100, 3)),
+    # wider than a vector: the phases 2, 3, 4, 8, 16 of a CPU row, with a full and a partial vector; align_corners' x8
+    *(((3, 35), (3 * s, 35 * s)) for s in (2, 3, 4, 8, 16)),
+    ((3, 33), (17, 257)),
 ]
 OPTIONS = [
     {"weighted": weighted, "pixel": pixel, "label_smoothing": smoothing, "reduction": reduction}
@@ -277,6 +280,56 @@ def test_opcheck(device):
         torch.library.opcheck(
             torch.ops.segfast.upsample_cross_entropy.default, (logits, target, *args)
         )
+
+
+def test_opcheck_with_gradient():
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    target = random_labels((2, 8, 9), 3)
+    ops = torch.ops.segfast
+    for args in [
+        (None, None, 255, 1, 0.0, False, False),
+        (torch.rand(3), torch.rand(2, 8, 9), 255, 2, 0.1, True, True),
+    ]:
+        torch.library.opcheck(
+            ops.upsample_cross_entropy_with_gradient.default, (logits, target, *args)
+        )
+    channels_last = logits.detach().to(memory_format=torch.channels_last)
+    gradient, one = torch.randn(2, 3, 4, 5), torch.tensor(1.0)
+    torch.library.opcheck(ops.scale_gradient.default, (one, channels_last, gradient, one * 3, 1))
+
+
+@pytest.mark.parametrize("options", OPTIONS[::3], ids=str)  # reduction "mean"
+@pytest.mark.parametrize("sizes", [((8, 9), (32, 36)), ((13, 10), (37, 43)), ((3, 35), (9, 105))])
+def test_one_walk_agrees_with_two(sizes, options):
+    """In a training step on the CPU the gradient comes with the loss; else forward and backward are apart."""
+    (h, w), (H, W) = sizes
+    logits, target = torch.randn(2, 11, h, w) * 3, random_labels((2, H, W), 11)
+    weight = torch.rand(11) + 0.5 if options["weighted"] else None
+    pixel = torch.rand(2, H, W) if options["pixel"] else None
+    args = (logits, target, weight, pixel, 255, 1, options["label_smoothing"], True, False)
+    ops, upstream = torch.ops.segfast, torch.tensor(0.7)
+    loss, stats, weight_sum, tally = ops.upsample_cross_entropy(*args)
+    grad = ops.upsample_cross_entropy_backward(
+        upstream, *args[:4], stats, weight_sum, *args[4:7], args[8]
+    )
+    with_gradient = ops.upsample_cross_entropy_with_gradient(*args)
+    torch.testing.assert_close(with_gradient[0], loss, rtol=3e-7, atol=0)
+    assert torch.equal(with_gradient[2], weight_sum)
+    assert torch.equal(with_gradient[3], tally)
+    scaled = ops.scale_gradient(upstream, logits, with_gradient[1], weight_sum, 1)
+    torch.testing.assert_close(scaled, grad, rtol=1e-5, atol=1e-6 * grad.abs().max().item())
+
+
+def test_backward_twice_and_second_derivative():
+    logits, target = torch.randn(2, 5, 4, 4, requires_grad=True), random_labels((2, 16, 16), 5)
+    loss = upsample_cross_entropy(logits, target, ignore_index=255)
+    first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    kept = first.clone()
+    first.zero_()  # the caller's to change
+    assert torch.equal(torch.autograd.grad(loss, logits, retain_graph=True)[0], kept)
+    grad = torch.autograd.grad(loss, logits, create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        grad.sum().backward()
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
