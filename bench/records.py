@@ -38,16 +38,12 @@ def write(path: str | Path, record: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All runs of a folder, by name; records of a single operator (2026-11) look like those of several."""
+    """All runs of a folder, by name."""
     records = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
     ]
     for record in records:
-        shared = {key: record[key] for key in ("op", "threads", "copy_gbs") if key in record}
-        record["rows"] = [
-            shared | {key: value for key, value in row.items() if value is not None}
-            for row in record.get("rows", [])
-        ]
+        record.setdefault("rows", [])
     return records
 
 
