@@ -3,7 +3,7 @@
    k-th pixel of each of its cells. For an integer scale s that is the split of the row into its s phases; any other scale
    leaves some (slot, lane) places empty. A row has ceil(cells / lanes) vectors and a vector as many slots as its fullest cell.
    The pixels outside the first and last sample (cells -1 and w - 1) do not get vectors of their own: with half-pixel
-   centres they share lane w - 1, whose right sample is sample 0 again (`wraps`); with align_corners the one pixel on the
+   centres they share lane w - 1, whose right sample is sample 0 again; with align_corners the one pixel on the
    last sample belongs to lane w - 2. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -55,7 +55,6 @@ class ColumnSlotsOf {
     }
     for (int64_t v = 0; v < vectors; ++v) start_.push_back(start_of(v, lanes));
   }
-  // One vector of room behind the last: right samples are read one place further.
   ColumnSlots view() const {
     const int64_t vectors = static_cast<int64_t>(first_.size()) - 1;
     return {vectors,       most_,        first_.data(), pixel_.data(),
