@@ -9,15 +9,13 @@
 
 namespace segfast {
 
-// One row of one channel: dst[i * dst_stride] = (src[i * src_stride] - mean) / std, or the bare conversion. With a
-// reciprocal = 1 / std (uint8 sources only) the quotient is a product and a correction: see simd/normalize.h.
+// One row of one channel: dst[i * dst_stride] = (src[i * src_stride] - mean) / std, or the bare conversion.
 struct NormalizeRow {
   const void* src;
   void* dst;
   int64_t src_stride, dst_stride, count;
   float mean, std;
   bool normalize;
-  float reciprocal;  // 0: divide
 };
 using NormalizeRowKernel = void (*)(const NormalizeRow&);
 

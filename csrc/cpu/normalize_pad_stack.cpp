@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
-
 #include "cpu/kernels.h"
 #include "cpu/large_pages.h"
 #include "ops/images.h"
@@ -14,22 +12,8 @@ namespace {
 // `pad_value` arrives as float and is rounded once, by the same kernel that rounds the pixels.
 void fill_row(const KernelTable& table, int out_type, void* dst, int64_t dst_stride, int64_t count,
               float pad_value) {
-  const NormalizeRow fill{&pad_value, dst, 0, dst_stride, count, 0.0f, 1.0f, false, 0.0f};
+  const NormalizeRow fill{&pad_value, dst, 0, dst_stride, count, 0.0f, 1.0f, false};
   table.normalize_row[0][out_type](fill);
-}
-
-// 1 / std if the kernel's corrected product equals the division for every byte, else 0.
-float exact_reciprocal(const KernelTable& table, float mean, float std) {
-  uint8_t bytes[256];
-  float product[256], quotient[256];
-  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
-  const NormalizeRowKernel kernel = table.normalize_row[static_cast<int>(Element::kUInt8)][0];
-  NormalizeRow row{bytes, product, 1, 1, 256, mean, std, true, 1.0f / std};
-  kernel(row);
-  row.dst = quotient;
-  row.reciprocal = 0.0f;
-  kernel(row);
-  return std::memcmp(product, quotient, sizeof product) == 0 ? 1.0f / std : 0.0f;
 }
 
 Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
@@ -59,12 +43,6 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
   const NormalizeRowKernel kernel =
       table.normalize_row[static_cast<int>(element_of(images[0]))][out_type];
 
-  std::vector<float> reciprocals(C, 0.0f);
-  if (normalize && element_of(images[0]) == Element::kUInt8)
-    for (int64_t c = 0; c < C; ++c)
-      reciprocals[c] =
-          exact_reciprocal(table, static_cast<float>(mean[c]), static_cast<float>(std[c]));
-
   torch::stable::parallel_for(
       0, N * H, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, W * C)),
       [&](int64_t begin, int64_t end) {
@@ -80,7 +58,7 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
                                 (source * image.stride(0) + y * image.stride(1)) * in_bytes;
               kernel({src, dst, image.stride(2), pixel_stride, w,
                       normalize ? static_cast<float>(mean[c]) : 0.0f,
-                      normalize ? static_cast<float>(std[c]) : 1.0f, normalize, reciprocals[c]});
+                      normalize ? static_cast<float>(std[c]) : 1.0f, normalize});
             }
             if (w < W)
               fill_row(table, out_type, dst + w * pixel_stride * out_bytes, pixel_stride, W - w,

@@ -82,14 +82,6 @@ def test_update_replaces_only_what_is_marked(results):
         update(text.replace("cpu", "gpu"), results)
 
 
-def test_records_of_one_operator_read_like_those_of_several():
-    rows = [
-        row for record in read(ROOT / "bench" / "results" / "cpu_202611") for row in record["rows"]
-    ]
-    assert {row["op"] for row in rows} >= {"pad_stack", "upsample_cross_entropy"}
-    assert {row["threads"] for row in rows} == {2}
-
-
 def test_compare_names_what_fell(results):
     folder = newest(results, "cpu")
     lines = compare(

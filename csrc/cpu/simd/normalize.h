@@ -1,7 +1,5 @@
 /* One row of one channel of an image: convert to float32, subtract the mean, divide by the deviation, round to the output.
-   True division: bit-identical to torch's (x.float() - mean) / std, on every instruction set. A byte has 256 values, so the
-   caller can try all of them: where the product with 1 / std, corrected once by its remainder, gives the same bits for
-   every byte (it does with fused multiply-add), it replaces the division, which costs as much as everything else together.
+   True division: bit-identical to torch's (x.float() - mean) / std, on every instruction set.
    The strides that matter (planar 1, interleaved RGB 3, RGBA 4) are constants, so that the compiler vectorises the gather. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -65,16 +63,17 @@ inline Vec<float> load_floats(const S* src, int64_t stride) {
   }
 }
 
-// dst = value(src) over a row, a vector at a time; the last vector overlaps the one before it. `value` takes floats and vectors.
+// dst = value(src) over a row, a vector at a time; the last vector overlaps the one before it.
 template <class S, class D, int kStride, class F>
 inline void map_row(const NormalizeRow& a, F&& value) {
   constexpr int L = kLanesOf<float>;
   const S* src = static_cast<const S*>(a.src);
   D* dst = static_cast<D*>(a.dst);
   const int64_t step = kStride ? kStride : a.src_stride;
-  if (a.count < L) {
-    for (int64_t i = 0; i < a.count; ++i)
-      narrow(value(to_float(src[i * step])), dst + i * a.dst_stride);
+  if (a.count < L) {  // the same vector arithmetic, on fewer lanes
+    float lanes[L];
+    for (int64_t i = 0; i < L; ++i) lanes[i] = to_float(src[(i < a.count ? i : 0) * step]);
+    store_pixels(dst, a.dst_stride, static_cast<int>(a.count), value(load<float>(lanes)));
     return;
   }
   for (int64_t i = 0; i < a.count; i += L) {
@@ -86,16 +85,11 @@ inline void map_row(const NormalizeRow& a, F&& value) {
 
 template <class S, class D, int kStride>
 inline void normalize_strided(const NormalizeRow& a) {
-  const float mean = a.mean, std = a.std, reciprocal = a.reciprocal;
-  if (!a.normalize)
-    map_row<S, D, kStride>(a, [](auto x) { return x; });
-  else if (sizeof(S) == 1 && reciprocal != 0.0f)
-    map_row<S, D, kStride>(a, [=](auto x) {
-      const auto centred = x - mean, quotient = centred * reciprocal;
-      return quotient + (centred - quotient * std) * reciprocal;
-    });
-  else
+  const float mean = a.mean, std = a.std;
+  if (a.normalize)
     map_row<S, D, kStride>(a, [=](auto x) { return (x - mean) / std; });
+  else
+    map_row<S, D, kStride>(a, [](auto x) { return x; });
 }
 
 template <class S, class D>
