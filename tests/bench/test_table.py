@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segfast.bench.baseline import compare
-from segfast.bench.records import newest, read
+from segfast.bench.records import newest
 from segfast.bench.table import render, update
 
 ROOT = Path(__file__).resolve().parents[2]
