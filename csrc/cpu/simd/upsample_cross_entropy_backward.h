@@ -32,6 +32,32 @@ struct CornerSums {
   T *left_top, *right_top, *left_bottom, *right_bottom;
 };
 
+// The four sums of one class and one vector of cells, in registers while the pixels are walked.
+template <class T>
+struct Corners {
+  Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
+  void load_from(const CornerSums<T>& sums, int64_t at) {
+    left_top = load<T>(sums.left_top + at);
+    right_top = load<T>(sums.right_top + at + 1);
+    left_bottom = load<T>(sums.left_bottom + at);
+    right_bottom = load<T>(sums.right_bottom + at + 1);
+  }
+  // Gradients of one output row's left and right samples, `below` of the way from the top to the bottom row.
+  void add_row(Vec<T> left, Vec<T> right, T below) {
+    const T above = T(1) - below;
+    left_top += left * above;
+    right_top += right * above;
+    left_bottom += left * below;
+    right_bottom += right * below;
+  }
+  void store_to(const CornerSums<T>& sums, int64_t at) const {
+    store<T>(sums.left_top + at, left_top);
+    store<T>(sums.right_top + at + 1, right_top);
+    store<T>(sums.left_bottom + at, left_bottom);
+    store<T>(sums.right_bottom + at + 1, right_bottom);
+  }
+};
+
 template <class T>
 inline void sum_beta(const ColumnSlots& slots, int64_t v, const T* k_beta, T* beta) {
   constexpr int L = kLanesOf<T>;
@@ -93,13 +119,8 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
     const Vec<T> top0 = load<T>(top + o), top1 = load<T>(top + o + 1),
                  bottom0 = load<T>(bottom + o), bottom1 = load<T>(bottom + o + 1);
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
-    Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
-    if (!rows.first) {
-      left_top = load<T>(out.left_top + o);
-      right_top = load<T>(out.right_top + o + 1);
-      left_bottom = load<T>(out.left_bottom + o);
-      right_bottom = load<T>(out.right_bottom + o + 1);
-    }
+    Corners<T> corners;
+    if (!rows.first) corners.load_from(out, o);
     for (int64_t r = 0; r < rows.count; ++r) {
       const T below = rows.below[r], above = T(1) - below;
       const Vec<T> a = (top0 * above + bottom0 * below) * kLog2EOf<T>,
@@ -118,15 +139,9 @@ inline void backward_cells(const T* top, const T* bottom, int64_t pitch, int64_t
         left -= beta[c] * load<T>(sums);
         right -= beta[c] * load<T>(sums + L);
       }
-      left_top += left * above;
-      right_top += right * above;
-      left_bottom += left * below;
-      right_bottom += right * below;
+      corners.add_row(left, right, rows.below[r]);
     }
-    store<T>(out.left_top + o, left_top);
-    store<T>(out.right_top + o + 1, right_top);
-    store<T>(out.left_bottom + o, left_bottom);
-    store<T>(out.right_bottom + o + 1, right_bottom);
+    corners.store_to(out, o);
   }
 }
 

@@ -105,15 +105,9 @@ inline void gather_cells(const StepScratch<T>& s, const ColumnSlots& slots, int6
     const int64_t o = c * pitch + v * L;
     const T* kept = s.kept + c * rows.count * size;
     const Vec<Int<T>> here = splat<Int<T>>(static_cast<Int<T>>(c));
-    Vec<T> left_top{}, right_top{}, left_bottom{}, right_bottom{};
-    if (!rows.first) {
-      left_top = load<T>(out.left_top + o);
-      right_top = load<T>(out.right_top + o + 1);
-      left_bottom = load<T>(out.left_bottom + o);
-      right_bottom = load<T>(out.right_bottom + o + 1);
-    }
+    Corners<T> corners;
+    if (!rows.first) corners.load_from(out, o);
     for (int64_t r = 0; r < rows.count; ++r) {
-      const T below = rows.below[r], above = T(1) - below;
       const Int<T>* label = s.factors.rows.label + r * slots.size + first;
       Vec<T> left{}, right{};
       for (int64_t i = 0; i < size; i += L) {
@@ -130,15 +124,9 @@ inline void gather_cells(const StepScratch<T>& s, const ColumnSlots& slots, int6
         left -= beta[c] * load<T>(sums);
         right -= beta[c] * load<T>(sums + L);
       }
-      left_top += left * above;
-      right_top += right * above;
-      left_bottom += left * below;
-      right_bottom += right * below;
+      corners.add_row(left, right, rows.below[r]);
     }
-    store<T>(out.left_top + o, left_top);
-    store<T>(out.right_top + o + 1, right_top);
-    store<T>(out.left_bottom + o, left_bottom);
-    store<T>(out.right_bottom + o + 1, right_bottom);
+    corners.store_to(out, o);
   }
 }
 
