@@ -4,7 +4,8 @@
    leaves some (slot, lane) places empty. A row has ceil(cells / lanes) vectors and a vector as many slots as its fullest cell.
    The pixels outside the first and last sample (cells -1 and w - 1) do not get vectors of their own: with half-pixel
    centres they share lane w - 1, whose right sample is sample 0 again; with align_corners the one pixel on the
-   last sample belongs to lane w - 2. */
+   last sample belongs to lane w - 2. In that shared lane a NaN or infinite sample meets a weight of 0: one in the last
+   column also makes the first column's border pixels NaN in the losses (upsample_argmax skips weights of 0). */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>

@@ -14,8 +14,8 @@
 namespace segfast {
 namespace {
 
-constexpr int64_t kFactorVectors =
-    64;  // slots of one vector of cells whose factors (four vectors each) are walked at once
+// Slots of one vector of cells whose factors (four vectors each) are walked at once.
+constexpr int64_t kFactorVectors = 64;
 
 // Factors of some output rows in the order of the slots: (rows, slots.size); beta: sums of k_beta over the pixels of a vector
 // of cells, (rows, vectors, [left, right], lanes), each pixel with the weight of the sample.
@@ -214,8 +214,10 @@ void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
   const ColumnSlots& slots = u.slots;
   const int64_t W = u.cols.out, pitch = sample_pitch<T>(slots), size = g.C * pitch + L;
   const int64_t most = slots.most < 1 ? 1 : slots.most,
-                group_rows = most < kFactorVectors ? kFactorVectors / most : 1,
-                places = group_rows * slots.size, betas = 2 * group_rows * slots.vectors * L;
+                fit = most < kFactorVectors ? kFactorVectors / most : 1,
+                cell_rows = u.rows.out / u.rows.in + 2,  // a row of cells seldom has more
+      group_rows = fit < cell_rows ? fit : cell_rows, places = group_rows * slots.size,
+                betas = 2 * group_rows * slots.vectors * L;
   Scratch scratch(SampleRows<S>::bytes(g, pitch) + 5 * Scratch::bytes<T>(size) +
                   FactorRow<T>::bytes(places) + Scratch::bytes<T>(betas) +
                   Scratch::bytes<T>(group_rows) + Scratch::bytes<int32_t>(W + 1) +
