@@ -48,6 +48,10 @@ STABLE_TORCH_LIBRARY(segfast, m) {
   m.def(
       "upsample_confusion_matrix_(Tensor(a!) counts, Tensor logits, Tensor target, int "
       "ignore_index, bool align_corners) -> ()");
+  // CPU only, to send a batch in one copy: where each tensor lies in one buffer, as bytes of the buffer, then offset in bytes
+  // and strides of each; and the copy into a buffer (B,) uint8, which may be pinned
+  m.def("packed_layout(Tensor[] tensors) -> Tensor");
+  m.def("pack_tensors_(Tensor(a!) buffer, Tensor[] tensors) -> ()");
   // CUDA only: (count, first) of the bad labels met on anchor's device since the last call, and a reset; see cuda/label_faults.cuh
   m.def("take_label_faults(Tensor anchor) -> Tensor");
 }
