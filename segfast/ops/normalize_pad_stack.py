@@ -205,13 +205,16 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     grads: list[Tensor | None] = []
+    # Filled on the device: a copy from the host would wait for it.
+    std = [grad.new_full((1, 1, 1), value, dtype=torch.float32) for value in ctx.std]
+    divisor = torch.cat(std) if std else None
     for n, (shape, dtype) in enumerate(ctx.images):
         if not dtype.is_floating_point:
             grads.append(None)
             continue
         g = grad[n, :, : shape[1], : shape[2]].float()
-        if ctx.std:
-            g = g / torch.tensor(ctx.std, dtype=torch.float32, device=g.device).view(-1, 1, 1)
+        if divisor is not None:
+            g = g / divisor
         grads.append((g.flip(0) if ctx.reverse_channels else g).to(dtype))
     nothing: list | None = (
         None if ctx.std else []
