@@ -48,6 +48,9 @@ def check_labels() -> None:
     if CUDA_STATUS != "loaded" or not torch.cuda.is_initialized():
         return
     for index in range(torch.cuda.device_count()):
+        if not torch._C._cuda_hasPrimaryContext(index):  # type: ignore[attr-defined]
+            continue  # nothing ran there, and asking would cost that device a context's memory
+        torch.cuda.synchronize(index)  # the operators may have run on any stream
         anchor = torch.empty(0, device=torch.device("cuda", index))
         count, packed = torch.ops.segfast.take_label_faults(anchor).tolist()
         if count:
