@@ -80,7 +80,7 @@ def _times(
     names: Sequence[str], threads: Sequence[int], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Every case, a line as soon as it is known."""
-    chosen = cases(names)
+    chosen = cases(names, "CUDA_CASES" if options.device == "cuda" else "CASES")
     copy_gbs = {}
     for count in threads:
         torch.set_num_threads(count)

@@ -2,14 +2,13 @@
 
 eager, segfast, compiled, eager, ... so that a drift of the machine hits all sides alike. Two calls of each side come
 before the first that counts: what happens once (loading, compiling, the thread pool) is not timed. On the CPU the clock
-times a call; on CUDA events do, and the cache is evicted before each call, as a training step would have done.
+times a call; on CUDA events do, with a cold cache (`cuda_clock`), and each side's extra memory is measured too.
 Bandwidth is that of a plain copy measured in the same run with the same number of threads.
 """
 
 # SPDX-License-Identifier: Apache-2.0
 
 import ctypes
-import functools
 import importlib
 import pkgutil
 import statistics
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segfast.bench import ops
+from segfast.bench import cuda_clock, ops
 from segfast.errors import UserError
 from segfast.registry import did_you_mean
 
@@ -65,7 +64,11 @@ def op_names() -> list[str]:
 
 
 def cases(names: Sequence[str] = (), table: str = "CASES") -> list[Case]:
-    """The cases of some operators, by default of all; `table` may be MEMORY_CASES, which few have.
+    """The cases of some operators, by default of all.
+
+    Args:
+        names: operators.
+        table: CASES, sized for a CPU; CUDA_CASES, sized for a GPU; MEMORY_CASES, which few operators have.
 
     Raises:
         UserError: no such operator.
@@ -106,32 +109,20 @@ def steady_heap() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def once_ms(call: Callable[[], Any], device: str) -> float:
+def once_ms(call: Callable[[], Any]) -> float:
     """The time of one call, freeing its result included: that belongs to what a call allocates."""
-    if device == "cuda":
-        _eviction_buffer().zero_()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
     begin = time.perf_counter()
     call()
     return (time.perf_counter() - begin) * 1e3
 
 
-@functools.cache
-def _eviction_buffer() -> Tensor:
-    """256 MiB, more than the L2 cache of any GPU."""
-    return torch.empty(1 << 26, device="cuda")
-
-
 def copy_bandwidth_gbs(device: str) -> float:
-    """Bytes read plus written per second by a plain copy of 512 MiB."""
-    source = torch.ones(1 << 27, device=device)
+    """Bytes read plus written per second by a plain copy, 512 MiB on the CPU."""
+    if device == "cuda":
+        return cuda_clock.copy_bandwidth_gbs()
+    source = torch.ones(1 << 27)
     target = torch.zeros_like(source)
-    times = [once_ms(lambda: target.copy_(source), device) for _ in range(7)]
+    times = [once_ms(lambda: target.copy_(source)) for _ in range(7)]
     return 2 * source.numel() * 4 / statistics.median(times) / 1e6
 
 
@@ -148,7 +139,8 @@ def measure(
         copy_gbs: number of threads -> copy bandwidth with so many.
 
     Returns:
-        One plain dict per number of threads; times in ms, medians, spreads from the 20th to the 80th percentile.
+        One plain dict per number of threads; times in ms, medians, spreads from the 20th to the 80th percentile. On
+        CUDA also `<side>_mib`, the extra peak, `<side>_host_ms`, and `same_bits` of segfast's results.
 
     Raises:
         AssertionError: the result is wrong; nothing was timed.
@@ -167,7 +159,7 @@ def measure(
     for threads, bandwidth in copy_gbs.items():
         torch.set_num_threads(threads)
         row = {"op": case.op, "case": case.name, "threads": threads, "parameters": parameters}
-        row |= _summary(_interleave(calls, device, rounds))
+        row |= _cuda_row(calls, rounds) if device == "cuda" else _cpu_row(calls, rounds)
         floor_ms = work.floor_bytes / bandwidth / 1e6
         row |= {
             "floor_bytes": work.floor_bytes,
@@ -178,31 +170,48 @@ def measure(
     return rows
 
 
-def _interleave(
-    calls: Mapping[str, Callable[[], Any]], device: str, rounds: int
-) -> dict[str, list[float]]:
-    """Times of every side in ms, taken in turns."""
+def _cpu_row(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
     for call in calls.values():
         call()
         call()
+    return summary(interleave(calls, lambda _, call: once_ms(call), rounds))
+
+
+def _cuda_row(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
+    clock = cuda_clock.CudaClock()
+    for side, call in calls.items():
+        clock.warm_up(side, call)
+    row = summary(interleave(calls, clock.once_ms, rounds))
+    for side, call in calls.items():
+        row[f"{side}_host_ms"] = statistics.median(clock.host_ms[side])
+        row[f"{side}_mib"] = cuda_clock.extra_peak_mib(call)
+    return {**row, "same_bits": cuda_clock.same_bits(calls["segfast"])}
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    once: Callable[[str, Callable[[], Any]], float],
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Times of every side in ms, taken in turns; `once(side, call)` takes one."""
     times: dict[str, list[float]] = {side: [] for side in calls}
     spent_ms, done = 0.0, 0
     while done < rounds or (spent_ms < LEAST_MS and done < MOST_ROUNDS * rounds):
         for side, call in calls.items():
-            times[side].append(once_ms(call, device))
+            times[side].append(once(side, call))
             spent_ms += times[side][-1]
         done += 1
     return times
 
 
-def _summary(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def summary(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Medians, spreads and the ratio of medians."""
-    summary: dict[str, Any] = {"rounds": len(times["eager"])}
+    result: dict[str, Any] = {"rounds": len(times["eager"])}
     for side, values in times.items():
         ordered = sorted(values)
-        summary[f"{side}_ms"] = statistics.median(ordered)
-        summary[f"{side}_spread_ms"] = [
+        result[f"{side}_ms"] = statistics.median(ordered)
+        result[f"{side}_spread_ms"] = [
             ordered[len(ordered) // 5],
             ordered[-1 - len(ordered) // 5],
         ]
-    return {**summary, "ratio": summary["eager_ms"] / summary["segfast_ms"]}
+    return {**result, "ratio": result["eager_ms"] / result["segfast_ms"]}

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
+from segfast.bench.cuda_clock import MIB, tensor_bytes
 from segfast.bench.harness import Case, cases
 from segfast.errors import UserError
-
-MIB = 1 << 20
 
 
 def measure_memory(case: Case, threads: int, sides: tuple[str, ...]) -> dict[str, Any]:
@@ -64,8 +63,7 @@ def _extra_peak(op: str, name: str, side: str, threads: int) -> tuple[int, int]:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # 5: reset the peak
     before = _status_bytes("VmRSS")
     result = call()
-    tensors = result if isinstance(result, tuple) else (result,)
-    output_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    output_bytes = tensor_bytes(result)
     return kept + _status_bytes("VmHWM") - before - output_bytes, output_bytes
 
 

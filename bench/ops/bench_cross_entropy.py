@@ -19,6 +19,19 @@ CASES = {
     "2x19x512x512 bfloat16": {"shape": (2, 19, 512, 512), "dtype": torch.bfloat16},
     "2x150x256x256 float32": {"shape": (2, 150, 256, 256)},
 }
+CUDA_CASES = {
+    f"{'x'.join(map(str, shape))} {str(dtype)[6:]}{' channels_last' if channels_last else ''}": {
+        "shape": shape,
+        "dtype": dtype,
+        "channels_last": channels_last,
+    }
+    for shape in ((8, 19, 512, 1024), (8, 150, 512, 512))
+    for dtype, channels_last in (
+        (torch.float32, False),
+        (torch.bfloat16, False),
+        (torch.bfloat16, True),
+    )
+}
 
 
 def setup(

@@ -18,6 +18,15 @@ CASES = {
     },
     "2x19x128x128 -> 512x512": {"shape": (2, 19, 128, 128), "size": (512, 512)},
 }
+CUDA_CASES = {
+    f"{shape[0]}x{shape[1]}x128x128 -> 512x512 {str(dtype)[6:]}": {
+        "shape": shape,
+        "size": (512, 512),
+        "dtype": dtype,
+    }
+    for shape in ((16, 150, 128, 128), (2, 150, 128, 128), (16, 19, 128, 128))
+    for dtype in (torch.float32, torch.bfloat16)
+} | {"8x19x97x101 -> 331x350 float32": {"shape": (8, 19, 97, 101), "size": (331, 350)}}
 
 
 def setup(shape: tuple, size: tuple, device: str, dtype: torch.dtype = torch.float32) -> Work:

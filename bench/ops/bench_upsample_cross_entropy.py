@@ -54,6 +54,24 @@ CASES = {
     },
     "2x19x97x101 -> 331x350": {"shape": (2, 19, 97, 101), "size": (331, 350)},
 }
+CUDA_CASES = {
+    f"{'x'.join(map(str, shape))} -> {size[0]}x{size[1]} {str(dtype)[6:]}{''.join(f' {key}' for key in more)}": {
+        "shape": shape,
+        "size": size,
+        "dtype": dtype,
+        **more,
+    }
+    for shape, size, dtypes, more in (
+        ((16, 150, 128, 128), FULL, (torch.float32, torch.bfloat16), {}),
+        ((8, 19, 128, 256), (512, 1024), (torch.float32, torch.bfloat16), {}),
+        ((8, 19, 64, 128), (512, 1024), (torch.float32, torch.bfloat16), {}),
+        ((8, 19, 128, 256), (512, 1024), (torch.bfloat16,), {"channels_last": True}),
+        ((8, 19, 128, 256), (512, 1024), (torch.bfloat16,), {"everything": True}),
+        ((8, 19, 129, 129), (513, 513), (torch.float32,), {"align_corners": True}),
+        ((8, 19, 97, 101), (331, 350), (torch.float32,), {}),
+    )
+    for dtype in dtypes
+}
 MEMORY_CASES = {"16x150x128x128 -> 512x512": {"shape": (16, 150, 128, 128), "size": FULL}}
 
 

@@ -73,7 +73,7 @@ def test_a_wrong_result_is_not_timed():
 
 def test_summary_is_median_and_p20_to_p80():
     times = {"eager": [10.0, 30.0, 20.0], "segfast": [5.0, 1.0, 2.0, 3.0, 4.0]}
-    summary = harness._summary(times)
+    summary = harness.summary(times)
     assert (summary["eager_ms"], summary["segfast_ms"]) == (20.0, 3.0)
     assert summary["segfast_spread_ms"] == [2.0, 4.0]
     assert summary["ratio"] == pytest.approx(20 / 3)
