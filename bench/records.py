@@ -22,6 +22,7 @@ def facts(device: str) -> dict[str, Any]:
     """Where and with what a measurement was made."""
     return {
         "device": _device_name(device),
+        **(_cuda_facts() if device == "cuda" else {}),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "build": build_info(),
@@ -57,6 +58,32 @@ def newest(root: Path, kind: str) -> Path:
     if not folders:
         raise FileNotFoundError(f"no {RESULTS}/{kind}_* in {root}")
     return folders[-1]
+
+
+def _cuda_facts() -> dict[str, Any]:
+    """The card, its driver and torch's CUDA."""
+    properties = torch.cuda.get_device_properties()
+    return {
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+    }
+
+
+def _driver() -> str:
+    """The driver's version: the kernel module's word, or else nvidia-smi's."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        try:
+            text = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            text = ""
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", text)
+    return found[0] if found else "unknown"
 
 
 def _device_name(device: str) -> str:

@@ -1,7 +1,8 @@
-"""Writes the README's tables of results: `python bench/table.py` (after `segfast bench --json bench/results/...`).
+"""Writes the README's tables of results: `python bench/table.py` (after `segfast bench --json ...` or a GPU proof).
 
 Between `<!-- results:begin KIND -->` and `<!-- results:end -->` stands what `render` makes of the newest folder
-`bench/results/KIND_<yyyymm>`; all of its files go into one table.
+`bench/results/KIND_<yyyymm>`; all of its files go into one table. Of KIND gpu it is the proof's record, with a word on
+whether the kernels have changed since, or that there is none.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -12,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from segfast.bench.gpu_proof import bars, report
 from segfast.bench.records import newest, read
+from segfast.bench.source_tree import tree_hash
 
 _BLOCK = re.compile(r"(<!-- results:begin (\w+) -->\n).*?(<!-- results:end -->)", re.DOTALL)
 Row = dict[str, Any]
@@ -34,7 +37,29 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
 
 def update(text: str, root: Path) -> str:
     """The README's text with every marked block made anew from the results under `root`."""
-    return _BLOCK.sub(lambda m: f"{m[1]}{render(newest(root, m[2]))}{m[3]}", text)
+
+    def block(match: re.Match) -> str:
+        kind = match[2]
+        new = render_gpu(root) if kind == "gpu" else render(newest(root, kind))
+        return f"{match[1]}{new}{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def render_gpu(root: Path) -> str:
+    """The newest GPU record under `root`, beside the sources that lie there.
+
+    Raises:
+        ValueError: what lies in its place is a dry run.
+    """
+    try:
+        folder = newest(root, "gpu")
+    except FileNotFoundError:
+        return report.NO_RECORD
+    (record,) = read(folder)
+    if record["kind"] != bars.GPU:
+        raise ValueError(f"{folder}: a dry run is no GPU record")
+    return f"{report.render(record, tree_hash(root / 'csrc'))}(`bench/results/{folder.name}`)\n"
 
 
 def render(folder: Path) -> str:

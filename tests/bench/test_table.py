@@ -78,8 +78,8 @@ def test_update_replaces_only_what_is_marked(results):
     assert new.startswith("before\n<!-- results:begin cpu -->\nSome CPU")
     assert new.endswith("bare loop.\n<!-- results:end -->\nafter\n")
     assert update(new, results) == new
-    with pytest.raises(FileNotFoundError, match="gpu_"):
-        update(text.replace("cpu", "gpu"), results)
+    with pytest.raises(FileNotFoundError, match="tpu_"):
+        update(text.replace("cpu", "tpu"), results)
 
 
 def test_compare_names_what_fell(results):
