@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from segfast._native import CUDA_STATUS
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -26,14 +28,21 @@ def _seeded():
     torch.set_rng_state(states[2])
 
 
+def missing_for_cuda() -> str:
+    """Why CUDA tests cannot run here; empty where they can."""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    return "" if CUDA_STATUS == "loaded" else f"the CUDA operators are {CUDA_STATUS}"
+
+
 def pytest_collection_modifyitems(config, items):
     """Skip what this machine cannot run; SEGFAST_REQUIRE_CUDA=1 forbids the CUDA skips."""
-    no_cuda = not torch.cuda.is_available()
+    missing = missing_for_cuda()
     for item in items:
-        if item.get_closest_marker("cuda") and no_cuda:  # not keywords: a folder's name is one
+        if item.get_closest_marker("cuda") and missing:  # not keywords: a folder's name is one
             if os.environ.get("SEGFAST_REQUIRE_CUDA") == "1":
-                pytest.exit("SEGFAST_REQUIRE_CUDA=1, but torch sees no CUDA device", returncode=1)
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+                pytest.exit(f"SEGFAST_REQUIRE_CUDA=1, but {missing}", returncode=1)
+            item.add_marker(pytest.mark.skip(reason=f"needs CUDA: {missing}"))
         if item.get_closest_marker("shared_data") and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs the real data sets beside the checkout"))
 
