@@ -5,6 +5,10 @@ Every test runs on the CPU with a small side, which proves the test; on CUDA it 
 
 # SPDX-License-Identifier: Apache-2.0
 
+import fcntl
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -29,15 +33,18 @@ def sides(small, large, gib):
 
 
 @pytest.fixture(autouse=True)
-def _enough_memory(request):
-    gib = request.getfixturevalue("gib")
-    if gib:
+def _enough_memory(gib):
+    """One such test at a time, also among parallel workers, and none that would not fit."""
+    if not gib:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "segfast_large_tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0] / GIB
         if free < gib:
             pytest.skip(f"needs {gib} GiB of free device memory, {free:.0f} are")
-    yield
-    if gib:
+        yield
         torch.cuda.empty_cache()
 
 
