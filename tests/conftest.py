@@ -29,10 +29,10 @@ def _seeded():
 
 
 def missing_for_cuda() -> str:
-    """Why CUDA tests cannot run here; empty where they can."""
+    """What CUDA tests lack here; empty where they can run."""
     if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    return "" if CUDA_STATUS == "loaded" else f"the CUDA operators are {CUDA_STATUS}"
+        return "a CUDA device"
+    return "" if CUDA_STATUS == "loaded" else f"the CUDA operators, which are {CUDA_STATUS}"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("cuda") and missing:  # not keywords: a folder's name is one
             if os.environ.get("SEGFAST_REQUIRE_CUDA") == "1":
-                pytest.exit(f"SEGFAST_REQUIRE_CUDA=1, but {missing}", returncode=1)
-            item.add_marker(pytest.mark.skip(reason=f"needs CUDA: {missing}"))
+                pytest.exit(f"SEGFAST_REQUIRE_CUDA=1, but this needs {missing}", returncode=1)
+            item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
         if item.get_closest_marker("shared_data") and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs the real data sets beside the checkout"))
 
