@@ -1,6 +1,7 @@
 """Holds the compiled CUDA kernels to what `cuda_kernels.toml` says they are meant to cost.
 
 Usage: cuda_report.py PTXAS_LOG LIBRARY ARCH [ARCH ...], e.g. `cuda_report.py ptxas.log libsegfast_ops_cuda.so 80 90`.
+The library may be the object file of one .cu: `nvcc -gencode arch=compute_90,code=[sm_90,compute_90] -Xptxas=-v -c`.
 
 For every kernel and architecture: compiled at all; no stack, no spills, no local memory (LDL, STL); as many blocks fit
 an SM as `__launch_bounds__` asks for, by registers, threads and shared memory; global accesses as wide as intended; no
@@ -92,27 +93,27 @@ def resident_blocks(kernel: Kernel, shared: int) -> int:
     return min(limits.blocks, limits.threads // (warps * 32), of_registers, of_shared)
 
 
-def widest(kernel: Kernel, *opcodes: str) -> int:
-    """Bytes of the widest access among these opcodes; 0 when there is none."""
-    widths = {".U8": 1, ".S8": 1, ".U16": 2, ".S16": 2, ".64": 8, ".128": 16, ".256": 32}
-    best = 0
+def widest(kernel: Kernel, *opcodes: str, bulk: str) -> int:
+    """Bytes of the widest access among these opcodes, 16 for a bulk copy; 0 when there is none."""
+    widths = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
+    found = [0]
     for opcode in kernel.opcodes:
         base, *suffixes = opcode.split(".")
         if base in opcodes:
-            best = max(best, next((widths[w] for s in suffixes if (w := "." + s) in widths), 4))
-        elif base == "UBLKCP" and "LDG" in opcodes:  # a bulk copy
-            best = max(best, 16)
-    return best
+            found.append(next((widths[s] for s in suffixes if s in widths), 4))
+        elif base == "UBLKCP" and opcode.endswith(bulk):
+            found.append(16)
+    return max(found)
 
 
 def loads(kernel: Kernel) -> int:
-    """Bytes of the widest global load."""
-    return widest(kernel, "LDG", "LDGSTS", "LD")
+    """Bytes of the widest load from global memory."""
+    return widest(kernel, "LDG", "LDGSTS", "LD", bulk=".S.G")
 
 
 def stores(kernel: Kernel) -> int:
-    """Bytes of the widest global store."""
-    return widest(kernel, "STG", "ST")
+    """Bytes of the widest store to global memory."""
+    return widest(kernel, "STG", "ST", bulk=".G.S")
 
 
 def count(kernel: Kernel, pattern: str) -> int:
@@ -204,7 +205,8 @@ def report(
                 groups[intention].append(kernel)
         for reason in wrong:
             problems[f"{name}: {reason}"].append(f"sm_{kernel.arch}")
-    unused = [row for rows in table.values() for _, row in rows if row not in used]
+    present = {kernel.file or "headers" for kernel in kernels}
+    unused = [row for file in present for _, row in table.get(file, []) if row not in used]
     lines = [f"{name} ({', '.join(on)})" for name, on in problems.items()]
     lines += [f"{row.name}: no kernel has this name" for row in unused]
     rows = [table_row(intention, group, archs) for intention, group in groups.items()]

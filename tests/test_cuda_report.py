@@ -4,6 +4,7 @@
 
 import importlib
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,22 @@ def test_a_kernel_as_intended_passes_and_is_listed(ci):
     assert rows[1] == [
         "pad_stack: pad_stack_kernel", "1", "256 x 4", "54", "4", "256", "16", "8", "0", "div_s64",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "expected"),
+    [
+        (["LDG.E", "STG.E.U8"], (4, 1)),
+        (["LDG.E.64.SYS", "LDG.E.S16", "ST.E.64"], (8, 8)),
+        (["LDGSTS.E.BYPASS.128", "STG.E.EF.128"], (16, 16)),
+        (["LDG.E.ENL2.256", "UBLKCP.G.S"], (32, 16)),
+        (["UBLKCP.S.G", "LDS.128", "STS.128", "LDC.64"], (16, 0)),
+    ],
+    ids=str,
+)
+def test_width_of_accesses(ci, opcodes, expected):
+    kernel = ci[0].Kernel("k", 90, 32, 0, 0, 0, opcodes=Counter(opcodes))
+    assert (ci[1].loads(kernel), ci[1].stores(kernel)) == expected
 
 
 def test_spills_are_found_in_the_log(ci):
