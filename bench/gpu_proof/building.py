@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..source_tree import tree_hash
-from .process import Finished, run
+from .process import Finished, last_line, run
 
 BUILD_TOOLS = ("scikit_build_core", "pybind11")
 NEEDED = ("torch", "numpy", "PIL", "yaml", "tqdm", "safetensors", "pytest", "pytest_benchmark")
@@ -144,7 +144,7 @@ def hidden_by(site: Site) -> str | None:
     finished = run([sys.executable, "-P", "-c", text], site.root, 120, site.environment())
     found = re.search(r"^file (.+)$", finished.output, re.MULTILINE)
     if found is None:
-        return f"none can be imported: {' '.join(finished.output.split())[-300:]}"
+        return f"none can be imported: {last_line(finished.output)}"
     return None if Path(found[1]).is_relative_to(site.path) else found[1]
 
 
@@ -160,7 +160,7 @@ def facts(site: Site) -> dict[str, Any]:
     finished = run(command, site.root, 120, site.environment())
     found = re.search(r"^facts (.+)$", finished.output, re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"no facts: {' '.join(finished.output.split())[-300:]}")
+        raise RuntimeError(f"no facts: {last_line(finished.output)}")
     return json.loads(found[1])
 
 
@@ -170,7 +170,7 @@ def present_arch(environment: dict[str, str]) -> str:
     finished = run([sys.executable, "-P", "-c", text], Path.cwd(), 120, environment)
     found = re.search(r"^arch (\d+) (\d+)$", finished.output, re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"torch sees no CUDA device: {' '.join(finished.output.split())[-300:]}")
+        raise RuntimeError(f"torch sees no CUDA device: {last_line(finished.output)}")
     return f"{found[1]}.{found[2]}"
 
 

@@ -22,6 +22,12 @@ class Finished(NamedTuple):
     seconds: float
 
 
+def last_line(output: str) -> str:
+    """What a failed command said last: of a Python program the error."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"
+
+
 def tail(output: str) -> list[str]:
     """The last lines, short enough for a record."""
     return output[-TAIL_CHARACTERS:].splitlines()[-TAIL_LINES:]

@@ -14,7 +14,7 @@ import torch
 
 from segfast.bench.gpu_proof import building, driver, small_set, testing
 from segfast.bench.gpu_proof.building import Site
-from segfast.bench.gpu_proof.process import Finished, run, tail
+from segfast.bench.gpu_proof.process import Finished, last_line, run, tail
 from segfast.bench.source_tree import tree_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,7 @@ def test_a_command_ends_at_its_limit_with_its_children(tmp_path):
     assert run(["sh", "-c", "echo $X; exit 3"], tmp_path, 9.0, {"X": "y"})[:2] == (3, "y\n")
     assert tail("\n".join(map(str, range(100))))[-1] == "99"
     assert len(tail("x\n" * 100)) <= 40
+    assert last_line("Traceback\n  ...\nRuntimeError: no driver\n\n") == "RuntimeError: no driver"
 
 
 def test_tree_hash_is_gits(tmp_path):
@@ -252,17 +253,20 @@ def test_junit(tmp_path):
     part = testing.read_junit(write(tmp_path / "report.xml", xml))
     assert (part["passed"], part["failed"], part["skipped"]) == (1, 2, 1)
     assert part["failures"] == ["tests.a::bad[cuda]: off by one", "tests.a::worse: no fixture"]
+    assert part["skips"] == {"no data": 1}
     assert testing.read_junit(tmp_path / "none.xml")["passed"] == 0
 
 
 @pytest.mark.parametrize(("part", "status", "expected"), [
-    ({"passed": 5, "failed": 0, "skipped": 0, "failures": []}, 0, "passed"),
-    ({"passed": 5, "failed": 0, "skipped": 1, "failures": []}, 0, "failed"),
-    ({"passed": 0, "failed": 0, "skipped": 0, "failures": []}, 0, "failed"),
-    ({"passed": 5, "failed": 1, "skipped": 0, "failures": ["x"]}, 1, "failed"),
-    ({"passed": 5, "failed": 0, "skipped": 0, "failures": []}, None, "failed"),
-], ids=["all", "skipped", "none", "failed", "stopped"])  # fmt: skip
+    ({}, 0, "passed"),
+    ({"skipped": 1, "skips": {"needs two CUDA devices": 1}}, 0, "passed"),
+    ({"skipped": 1, "skips": {"needs a CUDA device": 1}}, 0, "failed"),
+    ({"passed": 0}, 0, "failed"),
+    ({"failed": 1, "failures": ["x"]}, 1, "failed"),
+    ({}, None, "failed"),
+], ids=["all", "skipped", "no device", "none", "failed", "stopped"])  # fmt: skip
 def test_tests_stage(monkeypatch, part, status, expected):
+    part = {"passed": 5, "failed": 0, "skipped": 0, "failures": [], "skips": {}} | part
     seen = []
 
     def run_part(site, limit_s, options):
