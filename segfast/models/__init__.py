@@ -2,8 +2,9 @@
 
 # SPDX-License-Identifier: Apache-2.0
 from segfast.models.base import BaseModel
+from segfast.models.base_data_preprocessor import BaseDataPreprocessor
 from segfast.models.base_segmentor import BaseSegmentor
-from segfast.models.data_preprocessor import BaseDataPreprocessor, SegDataPreProcessor
+from segfast.models.data_preprocessor import SegDataPreProcessor
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
 from segfast.models.losses import CrossEntropyLoss
 from segfast.models.reductions import accuracy, reduce_loss, weight_reduce_loss

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segfast.models.data_preprocessor import BaseDataPreprocessor, cuda_device, device_argument
+from segfast.models.base_data_preprocessor import (
+    BaseDataPreprocessor,
+    cuda_device,
+    device_argument,
+)
 from segfast.registry import MODELS
 
 

@@ -1,4 +1,4 @@
-"""Data preprocessors: a collated batch moves to the device and becomes one padded tensor."""
+"""SegDataPreProcessor: a collated batch moves to the device and becomes one padded tensor."""
 
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Callable, Mapping, Sequence
@@ -6,107 +6,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfast import ops
 from segfast.errors import DataError
+from segfast.models.base_data_preprocessor import BaseDataPreprocessor, register_mean_std
 from segfast.registry import MODELS
-from segfast.structures import BaseDataElement, SegDataSample
+from segfast.structures import SegDataSample
 
 _GROUND_TRUTH = ("gt_sem_seg", "gt_edge_map", "gt_depth_map")
-
-
-@MODELS.register_module()
-class BaseDataPreprocessor(nn.Module):
-    """Moves a batch of any structure to the device.
-
-    Args:
-        non_blocking: let copies to a CUDA device overlap with the host (needs pinned memory).
-    """
-
-    def __init__(self, non_blocking: bool = False) -> None:
-        """Start on the CPU; `to`, `cuda` and `cpu`, here or on a model around it, change that."""
-        super().__init__()
-        self._non_blocking = non_blocking
-        self._device = torch.device("cpu")
-
-    @property
-    def device(self) -> torch.device:
-        """Where `cast_data` moves tensors."""
-        return self._device
-
-    def cast_data(self, data: Any) -> Any:
-        """Move every tensor in a nested structure to the device.
-
-        A tensor that is there already comes back as the same object; a sample is rebuilt in any
-        case, because preprocessors write into the samples they return and the caller's must stay
-        as they are.
-
-        Args:
-            data: mappings (become dicts), sequences, named tuples, tensors, samples; anything
-                else is passed through.
-        """
-        if isinstance(data, Tensor) and data.device == self._device:
-            return data
-        if isinstance(data, (Tensor, BaseDataElement)):
-            return data.to(self.device, non_blocking=self._non_blocking)
-        if isinstance(data, Mapping):
-            return {key: self.cast_data(value) for key, value in data.items()}
-        if data is None or isinstance(data, (str, bytes)):
-            return data
-        if isinstance(data, tuple) and hasattr(data, "_fields"):
-            return type(data)(*(self.cast_data(value) for value in data))
-        if isinstance(data, Sequence):
-            return type(data)([self.cast_data(value) for value in data])  # type: ignore[call-arg]
-        return data
-
-    def forward(self, data: Any, training: bool = False) -> Any:
-        """Return `cast_data(data)`; subclasses do more."""
-        return self.cast_data(data)
-
-    def to(self, *args: Any, **kwargs: Any) -> "BaseDataPreprocessor":
-        """As `nn.Module.to`, and remember the device if one is named."""
-        device = device_argument(*args, **kwargs)
-        if device is not None:
-            self._device = device
-        return super().to(*args, **kwargs)
-
-    def cuda(self, device: int | torch.device | None = None) -> "BaseDataPreprocessor":
-        """As `nn.Module.cuda`, and remember the device."""
-        self._device = cuda_device(device)
-        return super().cuda(device)
-
-    def cpu(self) -> "BaseDataPreprocessor":
-        """As `nn.Module.cpu`, and remember the device."""
-        self._device = torch.device("cpu")
-        return super().cpu()
-
-
-def device_argument(*args: Any, **kwargs: Any) -> torch.device | None:
-    """The device among the arguments of `nn.Module.to`, or None."""
-    return torch._C._nn._parse_to(*args, **kwargs)[0]
-
-
-def cuda_device(device: int | torch.device | None) -> torch.device:
-    """The device that `nn.Module.cuda(device)` means; without an index, the current one."""
-    if isinstance(device, int):
-        return torch.device("cuda", device)
-    return torch.device("cuda" if device is None else device)
-
-
-def register_mean_std(
-    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[list[float] | None, list[float] | None]:
-    """Hold mean and std as non-persistent buffers (C, 1, 1), for readers and for moving.
-
-    Returns:
-        The same numbers as Python floats for the kernel, which must not wait for a device.
-    """
-    if mean is None or std is None:
-        return None, None
-    module.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-    module.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-    return [float(value) for value in mean], [float(value) for value in std]
 
 
 @MODELS.register_module()
@@ -131,6 +39,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         channels_last: write the batch in torch.channels_last, which convolutions are often faster in
             (about 1.6 times on a CPU for MobileNetV2).
         non_blocking: let copies to a CUDA device overlap with the host (needs pinned memory).
+        staging: send a batch to a CUDA device in one copy.
     """
 
     def __init__(
@@ -147,9 +56,10 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         test_cfg: Mapping | None = None,
         channels_last: bool = False,
         non_blocking: bool = False,
+        staging: bool = True,
     ) -> None:
         """Check the settings; nothing is moved or allocated yet."""
-        super().__init__(non_blocking)
+        super().__init__(non_blocking, staging)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         assert not (bgr_to_rgb and rgb_to_bgr), "set only one of `bgr_to_rgb` and `rgb_to_bgr`"
         assert mean is None or std is not None, "`std` is needed when `mean` is given"
@@ -183,7 +93,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         Raises:
             DataError: an image is larger than `size`, or a map is of another size than its image.
         """
-        data = self.cast_data(data)
+        data = self._staged_cast(data)
         inputs, samples = list(data["inputs"]), data.get("data_samples")
         shapes = [image.shape[-2:] for image in inputs]
         if not training:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfast import ops
-from segfast.models.data_preprocessor import BaseDataPreprocessor, register_mean_std
+from segfast.models.base_data_preprocessor import BaseDataPreprocessor, register_mean_std
 from segfast.registry import MODELS
 
 
@@ -52,6 +52,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         bgr_to_rgb: reverse the three channels.
         rgb_to_bgr: the same; not both.
         non_blocking: let copies to a CUDA device overlap with the host (needs pinned memory).
+        staging: send a batch to a CUDA device in one copy.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         bgr_to_rgb: bool = False,
         rgb_to_bgr: bool = False,
         non_blocking: bool = False,
+        staging: bool = True,
     ) -> None:
         """Check the settings."""
-        super().__init__(non_blocking)
+        super().__init__(non_blocking, staging)
         assert not (bgr_to_rgb and rgb_to_bgr), "set only one of `bgr2rgb` and `rgb2bgr`"
         assert (mean is None) == (std is None), "mean and std should be given together or not"
         if mean is not None and std is not None:
@@ -90,7 +92,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         Raises:
             TypeError: `inputs` is neither a sequence of tensors nor a tensor.
         """
-        batch: dict[str, Any] = self.cast_data(data)
+        batch: dict[str, Any] = self._staged_cast(data)
         inputs = batch["inputs"]
         if isinstance(inputs, Tensor):
             assert inputs.ndim == 4, f"expected inputs (N, C, H, W), got {tuple(inputs.shape)}"
