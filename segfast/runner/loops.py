@@ -2,7 +2,8 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import torch
@@ -10,13 +11,19 @@ from torch.utils.data import DataLoader
 
 from segfast.ops import check_labels
 from segfast.registry import LOOPS
+from segfast.runner.prefetch import fetch_ahead
 
 
 class _TrainLoop:
     """What both training loops share."""
 
     def __init__(
-        self, runner: Any, dataloader: DataLoader, val_begin: int, val_interval: int
+        self,
+        runner: Any,
+        dataloader: DataLoader,
+        val_begin: int,
+        val_interval: int,
+        prefetch: bool = True,
     ) -> None:
         if val_interval < 1:
             raise ValueError(f"expected val_interval >= 1, got {val_interval}")
@@ -25,7 +32,7 @@ class _TrainLoop:
                 f"the training data has {len(dataloader.dataset)} samples, fewer than one batch with drop_last"  # type: ignore[arg-type]
             )
         self.runner, self.dataloader = runner, dataloader
-        self.val_begin, self.val_interval = val_begin, val_interval
+        self.val_begin, self.val_interval, self.prefetch = val_begin, val_interval, prefetch
         self.epoch = 0
         self.iter = 0
 
@@ -37,6 +44,10 @@ class _TrainLoop:
             "after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
         self.iter += 1
+
+    def _ahead(self) -> AbstractContextManager[Iterable[Any]]:
+        """The dataloader for one pass, prefetching where that is of use."""
+        return fetch_ahead(self.dataloader, self.runner.model, self.prefetch)
 
     def _advance(self, num_batches: int) -> None:
         """Move the sampler past batches that a resumed run has seen; nothing is loaded."""
@@ -62,6 +73,7 @@ class EpochBasedTrainLoop(_TrainLoop):
         max_epochs: passes.
         val_begin: the first epoch that is validated.
         val_interval: epochs between validations; the last epoch always is.
+        prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
     """
 
     def __init__(
@@ -71,9 +83,10 @@ class EpochBasedTrainLoop(_TrainLoop):
         max_epochs: int,
         val_begin: int = 1,
         val_interval: int = 1,
+        prefetch: bool = True,
     ) -> None:
         """Count the iterations."""
-        super().__init__(runner, dataloader, val_begin, val_interval)
+        super().__init__(runner, dataloader, val_begin, val_interval, prefetch)
         self.max_epochs, self.max_iters = max_epochs, max_epochs * len(dataloader)
 
     def run(self) -> None:
@@ -89,8 +102,9 @@ class EpochBasedTrainLoop(_TrainLoop):
         self.runner.call_hook("before_train_epoch")
         self._advance(done)
         self.runner.model.train()
-        for batch_idx, data_batch in enumerate(self.dataloader, start=done):
-            self.run_iter(batch_idx, data_batch)
+        with self._ahead() as batches:
+            for batch_idx, data_batch in enumerate(batches, start=done):
+                self.run_iter(batch_idx, data_batch)
         self.runner.call_hook("after_train_epoch")
         self.epoch += 1
 
@@ -105,6 +119,7 @@ class IterBasedTrainLoop(_TrainLoop):
         max_iters: iterations.
         val_begin: the first iteration that may be validated.
         val_interval: iterations between validations; the last iteration always is.
+        prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
     """
 
     max_epochs = 1
@@ -116,9 +131,10 @@ class IterBasedTrainLoop(_TrainLoop):
         max_iters: int,
         val_begin: int = 1,
         val_interval: int = 1000,
+        prefetch: bool = True,
     ) -> None:
         """Take the length."""
-        super().__init__(runner, dataloader, val_begin, val_interval)
+        super().__init__(runner, dataloader, val_begin, val_interval, prefetch)
         self.max_iters = max_iters
 
     def run(self) -> None:
@@ -126,15 +142,15 @@ class IterBasedTrainLoop(_TrainLoop):
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        batches = self._batches()
-        while self.iter < self.max_iters:
-            self.run_iter(self.iter, next(batches))
-            if self._validate(self.iter, last=self.iter == self.max_iters):
-                self.runner.model.train()
+        with closing(self._batches()) as batches:
+            while self.iter < self.max_iters:
+                self.run_iter(self.iter, next(batches))
+                if self._validate(self.iter, last=self.iter == self.max_iters):
+                    self.runner.model.train()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Generator[Any, None, None]:
         """Batches without end; an infinite sampler never needs the restart."""
         if hasattr(self.dataloader.sampler, "size"):  # one stream: skip what was seen
             self._advance(self.iter)
@@ -144,7 +160,8 @@ class IterBasedTrainLoop(_TrainLoop):
             self._set_epoch(passes)
             self._advance(done)
         while True:
-            yield from self.dataloader
+            with self._ahead() as batches:
+                yield from batches
             passes += 1
             self._set_epoch(passes)
 
@@ -154,19 +171,28 @@ class IterBasedTrainLoop(_TrainLoop):
 
 
 class _EvalLoop:
-    """What validation and testing share; `mode` is "val" or "test"."""
+    """What validation and testing share; `mode` is "val" or "test".
+
+    Args:
+        runner: the Runner.
+        dataloader: the data.
+        evaluator: an Evaluator.
+        fp16: predict under autocast.
+        prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
+    """
 
     mode = ""
 
     def __init__(
-        self, runner: Any, dataloader: DataLoader, evaluator: Any, fp16: bool = False
+        self,
+        runner: Any,
+        dataloader: DataLoader,
+        evaluator: Any,
+        fp16: bool = False,
+        prefetch: bool = True,
     ) -> None:
-        self.runner, self.dataloader, self.evaluator, self.fp16 = (
-            runner,
-            dataloader,
-            evaluator,
-            fp16,
-        )
+        self.runner, self.dataloader, self.evaluator = runner, dataloader, evaluator
+        self.fp16, self.prefetch = fp16, prefetch
         self.dataset_meta = getattr(dataloader.dataset, "metainfo", None)
         evaluator.dataset_meta = self.dataset_meta
 
@@ -175,8 +201,9 @@ class _EvalLoop:
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
         self.runner.model.eval()
-        for batch_idx, data_batch in enumerate(self.dataloader):
-            self.run_iter(batch_idx, data_batch)
+        with fetch_ahead(self.dataloader, self.runner.model, self.prefetch) as batches:
+            for batch_idx, data_batch in enumerate(batches):
+                self.run_iter(batch_idx, data_batch)
         check_labels()
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))  # type: ignore[arg-type]
         self.runner.metrics = metrics
