@@ -208,7 +208,15 @@ def _measure(
     site.folder.mkdir(parents=True, exist_ok=True)
     path = site.folder / f"{name}.json"
     path.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", WORKERS[name], str(path), site.device, f"{limit_s:.0f}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        WORKERS[name],
+        str(path),
+        site.device,
+        f"{limit_s - 3:.0f}",
+    ]
     command += ["--quick"] if quick else []
     finished = run(command, ROOT, limit_s, site.environment())
     written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segfast.bench.gpu_proof import building, driver, small_set, testing
+from segfast.bench import harness
+from segfast.bench.gpu_proof import building, driver, operators, small_set, testing
 from segfast.bench.gpu_proof.building import Site
 from segfast.bench.gpu_proof.process import Finished, last_line, run, tail
 from segfast.bench.source_tree import tree_hash
@@ -241,6 +242,49 @@ def test_build_takes_the_route_there_is(checkout, monkeypatch):
 def test_another_segfast_is_noticed(tmp_path):
     site = Site(tmp_path, "cpu")
     assert building.hidden_by(site).endswith("__init__.py")  # the one these tests import
+
+
+def test_cases_that_need_torch_compile_come_first(tmp_path):
+    cases = operators._Run(tmp_path / "x.json", "cuda", 1.0, quick=False).all_cases()
+    assert len({case[:2] for case in cases}) == len(cases)
+    assert {case.op for case in cases} == set(operators.ORDER) == set(harness.op_names())
+    needed = [operators._needs_compiled(case) for case in cases]
+    assert 0 < sum(needed) < len(needed)
+    assert needed == sorted(needed, reverse=True)
+    assert {case.op for case in cases[: sum(needed)]} == {"cross_entropy", "upsample_cross_entropy"}
+
+
+def test_a_case_that_goes_wrong_is_noted(tmp_path, monkeypatch):
+    def measure(case, device, rounds, compiled, copy_gbs):
+        if case.op == "wrong":
+            raise AssertionError("differs\nby 1")
+        if compiled:
+            raise RuntimeError("no compiler")
+        return [
+            {
+                "op": case.op,
+                "case": case.name,
+                "eager_ms": 1.0,
+                "segfast_ms": 1.0,
+                "percent_of_copy": 9.0,
+            }
+        ]
+
+    monkeypatch.setattr(operators.harness, "measure", measure)
+    monkeypatch.setattr(operators.torch.cuda, "empty_cache", lambda: None)
+    run = operators._Run(tmp_path / "x.json", "cuda", 1000.0, quick=False)
+    for op in ("good", "wrong"):
+        run.measure(harness.Case(op, "case", {}, None), 1.0)
+    run.save()
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert [row["op"] for row in record["rows"]] == ["good"]
+    assert record["problems"] == {
+        "good: case": ["with torch.compile: RuntimeError: no compiler"],
+        "wrong: case": [
+            "with torch.compile: AssertionError: differs by 1",
+            "AssertionError: differs by 1",
+        ],
+    }
 
 
 def test_junit(tmp_path):

@@ -66,8 +66,23 @@ def test_parts_that_have_no_time_are_named(tmp_path):
     out = tmp_path / "step.json"
     assert train_step.main([str(out), "cpu", "0.001", "--quick"]) == 1
     record = json.loads(out.read_text())
-    assert record["left_out"] == ["train", "val", "train_with_loading"]
+    assert record["problems"] == dict.fromkeys(
+        ["train", "val", "train_with_loading"], "AssertionError: no time was left"
+    )
     assert record["check"]["loss"]
+
+
+def test_a_part_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("no shared\nmemory")
+
+    monkeypatch.setattr(train_step, "measure_loading", broken)
+    out = tmp_path / "step.json"
+    assert train_step.main([str(out), "cpu", "100", "--quick"]) == 1
+    record = json.loads(out.read_text())
+    assert record["problems"] == {"train_with_loading": "OSError: no shared memory"}
+    assert record["train"]["ratio"] > 0
+    assert record["val"]["ratio"] > 0
 
 
 @pytest.mark.parametrize("raises", [False, True])
