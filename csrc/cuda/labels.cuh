@@ -12,8 +12,12 @@ struct Labels {
 
   // The class of a pixel, or -1 where it does not count; a bad label is reported to `tally` if there is one.
   __device__ int class_at(int64_t n, int64_t h, int64_t w, int64_t index, FaultTally* tally) const {
-    const int64_t y =
-        read_integer(map.data, map.type, n * map.stride_n + h * map.stride_h + w * map.stride_w);
+    return class_of(
+        read_integer(map.data, map.type, n * map.stride_n + h * map.stride_h + w * map.stride_w),
+        index, tally);
+  }
+  // The same for a label already read.
+  __device__ int class_of(int64_t y, int64_t index, FaultTally* tally) const {
     if (y == ignore_index) return -1;
     if (y >= 0 && y < num_classes) return static_cast<int>(y);
     if (tally) report_fault(tally, index, y, num_classes);

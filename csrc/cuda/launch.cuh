@@ -26,4 +26,12 @@ inline unsigned blocks_for(int64_t work, int64_t per_block, int64_t most) {
   return static_cast<unsigned>(std::clamp<int64_t>((work + per_block - 1) / per_block, 1, most));
 }
 
+// Of the current device. Only for cutting work into blocks whose sums do not depend on the cut.
+inline int multiprocessors() {
+  int device = 0, count = 1;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 }  // namespace segfast

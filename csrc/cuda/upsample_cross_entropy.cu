@@ -1,265 +1,380 @@
-/* Cross-entropy of bilinearly resized logits, without the resized logits.
-   Math     z_p blends the four samples around p (base/bilinear.h); loss and gradient as base/loss.h
-   Shapes   logits (N, C, h, w) f32|f16|bf16 of any strides; label (N, H, W) u8|i16|i32|i64; stats (2, N, H, W) f32
-   Traffic  forward: the samples from L2, t + 8 bytes per pixel; N=16 C=150 128x128 -> 512x512 bf16: 0.12 GB, 25 us at
-            4.8 TB/s, against 630 M exponentials, about 0.17 ms on 132 SMs: bound by exp, not by memory
-   Mapping  forward: a thread owns one column X and up to four rows of one row of cells: four loads serve four pixels.
-            backward: a lane owns one column of cells and four classes and walks down the rows; what a cell gives to its
-            right-hand samples goes to the next lane by shuffle, what it gives downwards stays in registers for the next
-            row of cells. A warp owns 31 sample columns and visits 32 cells, so no sum leaves a warp
-   Launch   128 threads x 4 blocks forward (128 registers), x 3 backward (170); backward has 4 warps of different classes over the same pixels (shared through L1)
-   Numerics float32; vertical blend, then horizontal; maximum and log-sum saved apart; ex2.approx
-   Order    every sample's gradient is summed by one lane in row order: no atomics, the same bits every run
-   Source   the cell formulation is ours; softmax as arXiv:1805.02867 */
+/* Cross-entropy of bilinearly resized logits, without the resized logits: the loss. The gradient is in
+   upsample_cross_entropy_backward.cu.
+   Math     z_p blends the four samples around p (base/bilinear.h); loss as base/loss.h;
+            lse2_p = log2 sum_c 2^(z_p[c] log2 e), saved for the gradient
+   Shapes   logits (N, C, h, w) f32|f16|bf16 of any strides; label (N, H, W) u8|i16|i32|i64; lse2 (N, H, W) f32
+   Traffic  the samples from L2, t + 4 bytes per pixel; N=16 C=150 128x128 -> 512x512 bf16: 0.1 GB, 21 us at 4.8 TB/s,
+            against 630 M exponentials, 0.17 ms on 132 SMs (16 a clock and SM): bound by exp, not by memory (counted)
+   Mapping  a thread owns a patch of one cell, 4 x 4 pixels (2 x 2 where the scale is at most 2), and walks all classes: four
+            loads serve 16 pixels; a pixel and class cost one exponential and about six other instructions, where eight
+            would fit beside it
+   Launch   128 threads x 4 blocks (128 registers); one thread per patch; the grid depends on the shape only
+   Numerics float32; each pixel has a reference r, the first class's z, and sums 2^((z - r) log2 e). The reference is raised to
+            the largest z so far when a sample lies more than kHeadroom above the lowest reference of the patch, so logits up to
+            2^30 are safe and a walk seldom rescales. The label's z comes from the same instructions as the sum's
+   Order    loss_sums.cuh: no float atomics, the same bits every run
+   Source   the cell formulation is ours; running sums with a reference as arXiv:1805.02867 */
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/bilinear_cells.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/loss_sums.cuh"
+#include "cuda/resized_loss.cuh"
 
 namespace segfast {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kGroup = 4;            // classes per step
-constexpr int kSamplesPerWarp = 31;  // sample columns a backward warp owns
-constexpr int kSampleRows =
-    16;  // sample rows a backward warp walks; one more row of cells is visited twice
-constexpr int64_t kMostBlocks = 65535;
+constexpr float kHeadroom = 16.0f;  // natural units: sums stay below C e^16
 
 struct Forward {
-  CellGrid cells;
-  LossInputs in;
-  float *loss, *stats;
-};
-
-template <class S, bool kArgmax>
-__device__ inline void reduce_classes(const Corners<S>& corners, const float (&ly)[kRows], float lx,
-                                      int num_classes, OnlineSoftmax (&softmax)[kRows]) {
-  for (int c = 0; c < num_classes; c += kGroup) {
-    float z[kRows][kGroup];
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      const bool real = c + i < num_classes;
-      const int64_t at = (real ? c + i : 0) * corners.stride_c;
-      const float tl = widen(corners.top_left[at]), tr = widen(corners.top_right[at]);
-      const float bl = widen(corners.bottom_left[at]), br = widen(corners.bottom_right[at]);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const float left = tl * (1.0f - ly[r]) + bl * ly[r],
-                    right = tr * (1.0f - ly[r]) + br * ly[r];
-        z[r][i] = real ? left * (1.0f - lx) + right * lx : -INFINITY;
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) softmax[r].template add<kGroup, kArgmax>(z[r], c);
-  }
-}
-
-// Loss, statistics and sums of one pixel whose softmax is known.
-template <class S, bool kArgmax>
-__device__ inline void finish_pixel(const Forward& a, const Corners<S>& corners,
-                                    const OnlineSoftmax& softmax, int y, int64_t n, int64_t Y,
-                                    int64_t X, float ly, float lx, float beta_sum,
-                                    LossPartial* mine) {
-  const int64_t p = a.cells.pixel(n, Y, X);
-  float loss = 0, max = 0, log_sum = INFINITY;
-  if (y >= 0) {
-    max = softmax.max;
-    log_sum = logf(softmax.sum);
-    float beta_dot = 0;
-    for (int64_t c = 0; a.in.smoothing != 0.0f && c < a.cells.grid.C; ++c)
-      beta_dot += a.in.factor_of(c).beta * (corners.blend(c, ly, lx) - max);
-    loss = pixel_loss(a.in.factor_of(y).alpha, log_sum, corners.blend(y, ly, lx) - max, beta_sum,
-                      beta_dot, a.in.pixel_weight_at(n, Y, X));
-    mine->loss += static_cast<double>(loss);
-    mine->weight += static_cast<double>(a.in.weight_of(y));
-    mine->valid += 1;
-    mine->correct += kArgmax && softmax.argmax == y;
-  }
-  a.stats[p] = max;
-  a.stats[a.cells.pixel(a.cells.grid.N, 0, 0) + p] = log_sum;
-  if (a.loss) a.loss[p] = loss;
-}
-
-template <class S, bool kArgmax>
-__global__ void __launch_bounds__(kThreads, 4)
-    forward_kernel(const S* __restrict__ logits, const Forward a, LossPartial* partials,
-                   FaultTally* tally) {
-  const float beta_sum = a.in.beta_sum();
-  const int64_t X = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  LossPartial mine;
-  for (int64_t work = blockIdx.y; work < a.cells.chunks(); work += gridDim.y) {
-    const RowChunk chunk = a.cells.chunk(work);
-    if (chunk.first >= chunk.last || X >= a.cells.cols.out) continue;
-    const BilinearSample column = bilinear_sample(a.cells.cols, X);
-    const Corners<S> corners(logits, a.cells.grid, chunk.n, chunk.cell_y, column.cell);
-    float ly[kRows];
-    int y[kRows];
-    bool any = false;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int64_t Y = chunk.first + r;
-      ly[r] = Y < chunk.last ? bilinear_sample(a.cells.rows, Y).lambda : 0.0f;
-      y[r] = Y < chunk.last
-                 ? a.in.label.class_at(chunk.n, Y, X, a.cells.pixel(chunk.n, Y, X), tally)
-                 : -1;
-      any |= y[r] >= 0;
-    }
-    OnlineSoftmax softmax[kRows];
-    if (any)
-      reduce_classes<S, kArgmax>(corners, ly, column.lambda, static_cast<int>(a.cells.grid.C),
-                                 softmax);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (chunk.first + r < chunk.last)
-        finish_pixel<S, kArgmax>(a, corners, softmax[r], y[r], chunk.n, chunk.first + r, X, ly[r],
-                                 column.lambda, beta_sum, &mine);
-    }
-  }
-  const LossPartial sum = block_sum<kThreads>(mine);
-  if (threadIdx.x == 0) partials[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
-}
-
-struct Backward {
-  PixelGrid grid, grad_grid;
+  PixelGrid grid;  // h x w
   BilinearAxis rows, cols;
   LossInputs in;
-  LossGradient gradient;
-  const float* stats;
-  int64_t column_tiles, row_tiles;
+  float *loss, *lse2;  // loss may be null
+  unsigned patches;    // N * row_chunks * column_chunks * lanes * (h + 1)
+  unsigned row_chunks, column_chunks, lanes;
 };
 
-// One lane's column of cells: its pixels [begin, end) and how their lambda advances, without a division per pixel.
-struct CellColumn {
-  int64_t begin, end, cell;
-  float remainder, step, inverse;
+// Which pixels a thread owns: rows [row, row + rows) of image n, slots [slot, slot + slots) of a lane.
+struct Place {
+  int64_t n;
+  int cell_y, row, rows, lane, slot;
 
-  __device__ CellColumn(const BilinearAxis& axis, int64_t cell) : cell(cell) {
-    begin = first_pixel(axis, cell);
-    end = first_pixel(axis, cell + 1);
-    const int64_t denominator = bilinear_denominator(axis);
-    remainder = static_cast<float>(bilinear_numerator(axis, begin) - cell * denominator);
-    step =
-        static_cast<float>(bilinear_numerator(axis, begin + 1) - bilinear_numerator(axis, begin));
-    inverse = 1.0f / static_cast<float>(denominator);
-    if (cell < 0 || cell >= axis.in - 1) {  // constant beyond the first and the last sample
-      remainder = cell < 0 ? static_cast<float>(denominator) : 0.0f;
-      step = 0;
-    }
-  }
-  __device__ float lambda(int64_t x) const {
-    return (remainder + static_cast<float>(x - begin) * step) * inverse;
+  __device__ Place(const Forward& a, unsigned patch, int side) {
+    const unsigned across = a.lanes * a.column_chunks, down = a.row_chunks * (a.grid.H + 1);
+    const unsigned x = patch % across, y = patch / across;
+    lane = static_cast<int>(x / a.column_chunks);
+    slot = static_cast<int>(x % a.column_chunks) * side;
+    n = y / down;
+    cell_y = static_cast<int>(y % down / a.row_chunks) - 1;
+    row = static_cast<int>(first_pixel(a.rows, cell_y) + y % a.row_chunks * side);
+    rows = min(side, static_cast<int>(first_pixel(a.rows, cell_y + 1)) - row);
   }
 };
 
-// Gradients of kGroup classes with respect to one side's samples.
-struct Side {
-  float left[kGroup] = {}, right[kGroup] = {};
+// The four samples around a patch, of one class; `next` goes on to the following one.
+template <class S>
+struct Samples {
+  const S *top_left, *top_right, *bottom_left, *bottom_right;
+  int64_t stride_c;
+
+  __device__ Samples(const S* __restrict__ logits, const PixelGrid& g, const Place& at,
+                     const LaneColumn& column)
+      : stride_c(g.stride_c) {
+    const S* image = logits + at.n * g.stride_n;
+    const S *top = image + max(at.cell_y, 0) * g.stride_h,
+            *bottom = image + min(at.cell_y + 1, static_cast<int>(g.H) - 1) * g.stride_h;
+    const int64_t left = column.left * g.stride_w, right = column.right * g.stride_w;
+    top_left = top + left;
+    top_right = top + right;
+    bottom_left = bottom + left;
+    bottom_right = bottom + right;
+  }
+  __device__ CellValues values() const {
+    return {widen(*top_left), widen(*top_right), widen(*bottom_left), widen(*bottom_right)};
+  }
+  __device__ void advance(int classes) {
+    const int64_t step = classes * stride_c;
+    top_left += step;
+    top_right += step;
+    bottom_left += step;
+    bottom_right += step;
+  }
+  __device__ CellValues of_class(int c) const {
+    Samples at = *this;
+    at.advance(c);
+    return at.values();
+  }
+  // No blend of this class is larger.
+  __device__ static float highest(const CellValues& v) {
+    return fmaxf(fmaxf(v.top_left, v.top_left + v.down_left),
+                 fmaxf(v.top_right, v.top_right + v.down_right));
+  }
 };
 
-// Adds the pixels of one output row within one cell: d loss / d(row-blended left and right samples).
-__device__ inline Side row_gradient(const Backward& a, const CellColumn& column,
-                                    const float (&left)[kGroup], const float (&right)[kGroup],
-                                    int64_t n, int64_t Y, int first_class, float beta_sum) {
-  Side sum;
-  const int64_t row = (n * a.rows.out + Y) * a.cols.out, plane = a.grid.N * a.rows.out * a.cols.out;
-  for (int64_t X = column.begin; X < column.end; ++X) {
-    const int y = a.in.label.class_at(n, Y, X, 0, nullptr);
-    if (y < 0) continue;
-    const float lx = column.lambda(X), max = a.stats[row + X], log_sum = a.stats[plane + row + X];
-    const GradientFactors<float> f = gradient_factors(
-        a.gradient.at(row + X), a.in.pixel_weight_at(n, Y, X), a.in.factor_of(y).alpha, beta_sum);
+// Calls f(row, column, z) for the pixels of a patch.
+template <int kSide, class F>
+__device__ inline void for_each_blend(const CellValues& v, const float (&ly)[kSide],
+                                      const float (&lx)[kSide], F&& f) {
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      const float z = left[i] * (1.0f - lx) + right[i] * lx;
-      float value = __expf((z - max) - log_sum) * f.for_softmax;
-      if (first_class + i == y) value -= f.for_label;
-      if (a.in.smoothing != 0.0f && first_class + i < a.grid.C)
-        value -= a.in.factor_of(first_class + i).beta * f.for_beta;
-      sum.left[i] += value * (1.0f - lx);
-      sum.right[i] += value * lx;
+  for (int r = 0; r < kSide; ++r) {
+    const float left = v.left(ly[r]), across = v.right(ly[r]) - left;
+#pragma unroll
+    for (int k = 0; k < kSide; ++k) f(r, k, fmaf(lx[k], across, left));
+  }
+}
+
+// Sums of 2^((z - reference) log2 e) of kSide x kSide pixels; references in base 2.
+template <int kSide>
+struct PatchSoftmax {
+  float reference[kSide][kSide], sum[kSide][kSide];
+
+  __device__ PatchSoftmax(const CellValues& v, const float (&ly)[kSide], const float (&lx)[kSide]) {
+    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+      reference[r][k] = z * kLog2E;
+      sum[r][k] = 0;
+    });
+  }
+  // Samples up to this value need no new references.
+  __device__ float limit() const {
+    float lowest = reference[0][0];
+#pragma unroll
+    for (int i = 1; i < kSide * kSide; ++i) lowest = fminf(lowest, reference[i / kSide][i % kSide]);
+    return lowest * kLn2 + kHeadroom;
+  }
+  __device__ void raise_references(const CellValues& v, const float (&ly)[kSide],
+                                   const float (&lx)[kSide]) {
+    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+      const float raised = fmaxf(reference[r][k], z * kLog2E);
+      sum[r][k] *= exp2_approx(reference[r][k] - raised);
+      reference[r][k] = raised;
+    });
+  }
+};
+
+// Which pixels of a patch some other class wins. `bar` is the largest z of the classes so far; at the label's own class it
+// starts again from that z, so that the first class wins a tie: earlier ones with z >= it, later ones with z > it.
+template <int kSide>
+struct PatchAccuracy {
+  float bar[kSide][kSide];
+  unsigned beaten = 0;   // a bit per pixel: by an earlier class
+  int next = INT32_MAX;  // the smallest label not yet passed
+
+  __device__ explicit PatchAccuracy(const int (*classes)[kThreads]) {
+#pragma unroll
+    for (int i = 0; i < kSide * kSide; ++i) {
+      const int y = classes[i][threadIdx.x];
+      if (y >= 0) next = min(next, y);
+      bar[i / kSide][i % kSide] = -INFINITY;
     }
   }
+  // Class c, whose values are v, is some pixels' label.
+  __device__ void pass_label(const CellValues& v, const float (&ly)[kSide],
+                             const float (&lx)[kSide], const int (*classes)[kThreads], int c) {
+    next = INT32_MAX;
+    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+      const int y = classes[r * kSide + k][threadIdx.x];
+      if (y > c) next = min(next, y);
+      if (y != c) return;
+      if (bar[r][k] >= z) beaten |= 1u << (r * kSide + k);
+      bar[r][k] = z;
+    });
+  }
+};
+
+// Reads the labels of a patch into shared memory, [pixel][thread]. Returns a bit for each pixel that counts.
+template <class T, int kSide>
+__device__ inline unsigned read_labels(const Labels& label, const Place& at,
+                                       const LaneColumn& column, int64_t H, int64_t W,
+                                       int (*classes)[kThreads], FaultTally* tally) {
+  const T* first = static_cast<const T*>(label.map.data) + at.n * label.map.stride_n +
+                   at.row * label.map.stride_h;
+  const int stride_w = static_cast<int>(label.map.stride_w);
+  T value[kSide][kSide];
+#pragma unroll
+  for (int i = 0; i < kSide * kSide;
+       ++i) {  // all loads in flight together; beyond the patch its first pixel
+    const int r = i / kSide < at.rows ? i / kSide : 0, slot = at.slot + i % kSide;
+    value[i / kSide][i % kSide] =
+        first[r * label.map.stride_h +
+              static_cast<int64_t>(column.pixel(slot < column.count ? slot : at.slot)) * stride_w];
+  }
+  unsigned valid = 0, bad = 0;
+#pragma unroll
+  for (int i = 0; i < kSide * kSide; ++i) {
+    const T y = value[i / kSide][i % kSide];
+    const bool inside = i / kSide < at.rows && at.slot + i % kSide < column.count;
+    const bool counts = inside && static_cast<int64_t>(y) != label.ignore_index;
+    const bool known = static_cast<int64_t>(y) >= 0 && static_cast<int64_t>(y) < label.num_classes;
+    valid |= counts && known ? 1u << i : 0u;
+    bad |= counts && !known ? 1u << i : 0u;
+    classes[i][threadIdx.x] = counts && known ? static_cast<int>(y) : -1;
+  }
+  for (; bad; bad &= bad - 1) {
+    const int i = __ffs(static_cast<int>(bad)) - 1, X = column.pixel(at.slot + i % kSide);
+    label.class_of(first[i / kSide * label.map.stride_h + static_cast<int64_t>(X) * stride_w],
+                   (at.n * H + at.row + i / kSide) * W + X, tally);
+  }
+  return valid;
+}
+
+template <int kSide>
+__device__ inline unsigned read_labels(const Labels& label, const Place& at,
+                                       const LaneColumn& column, int64_t H, int64_t W,
+                                       int (*classes)[kThreads], FaultTally* tally) {
+  switch (label.map.type) {  // one uniform branch for all pixels
+    case Element::kUInt8:
+      return read_labels<uint8_t, kSide>(label, at, column, H, W, classes, tally);
+    case Element::kInt16:
+      return read_labels<int16_t, kSide>(label, at, column, H, W, classes, tally);
+    case Element::kInt32:
+      return read_labels<int32_t, kSide>(label, at, column, H, W, classes, tally);
+    default:
+      return read_labels<int64_t, kSide>(label, at, column, H, W, classes, tally);
+  }
+}
+
+// Adds sum_c beta_c (lse - z_c) to the losses in shared memory: label smoothing, a second walk over the classes.
+template <class S, int kSide>
+__device__ inline void add_smoothing(const Forward& a, const Samples<S>& samples,
+                                     const PatchSoftmax<kSide>& softmax, const float (&ly)[kSide],
+                                     const float (&lx)[kSide], unsigned valid,
+                                     float (*losses)[kThreads]) {
+  float term[kSide][kSide] = {};
+  Samples<S> walk = samples;
+  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
+    const CellValues v = walk.values();
+    const float beta = a.in.factor_of(c).beta;
+    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+      term[r][k] += beta * (softmax.sum[r][k] - fmaf(z, kLog2E, -softmax.reference[r][k]));
+    });
+  }
+#pragma unroll
+  for (int i = 0; i < kSide * kSide; ++i)
+    if (valid >> i & 1) losses[i][threadIdx.x] += term[i / kSide][i % kSide] * kLn2;
+}
+
+// Turns a softmax into the losses of the label terms, over the labels in shared memory, and saves lse2. valid: a bit per pixel.
+// Returns what the patch adds to the counts.
+template <class S, int kSide, bool kAccuracy>
+__device__ inline LossPartial label_losses(const Forward& a, const Place& at,
+                                           const LaneColumn& column, const Samples<S>& samples,
+                                           PatchSoftmax<kSide>& softmax,
+                                           PatchAccuracy<kSide>& accuracy, unsigned valid,
+                                           const float (&ly)[kSide], const float (&lx)[kSide],
+                                           int (*classes)[kThreads], float (*losses)[kThreads]) {
+  float* lse2 = a.lse2 + (at.n * a.rows.out + at.row) * a.cols.out;
+  float weight_sum = 0;
+  int last = 0;
+  CellValues of_label = samples.values();  // neighbouring pixels mostly share their label
+#pragma unroll
+  for (int i = 0; i < kSide * kSide; ++i) {
+    const int r = i / kSide, k = i % kSide;
+    softmax.sum[r][k] = __log2f(softmax.sum[r][k]);
+    float saved = INFINITY, loss = 0;
+    if (valid >> i & 1) {
+      const int y = classes[i][threadIdx.x];
+      if (y != last) of_label = samples.of_class(y);
+      last = y;
+      const float left = of_label.left(ly[r]), across = of_label.right(ly[r]) - left;
+      const float z = fmaf(lx[k], across, left);
+      const float above = fmaf(z, kLog2E, -softmax.reference[r][k]);
+      if (kAccuracy && accuracy.bar[r][k] > z) accuracy.beaten |= 1u << i;
+      const float weight = a.in.weight_of(y);
+      weight_sum += weight;
+      loss = (1.0f - a.in.smoothing) * weight * (softmax.sum[r][k] - above) * kLn2;
+      if (above < CellValues::kLowest) loss = INFINITY;  // the label's samples were -inf
+      saved = softmax.reference[r][k] + softmax.sum[r][k];
+    }
+    losses[i][threadIdx.x] = loss;
+    if (r < at.rows && at.slot + k < column.count)
+      lse2[r * a.cols.out + column.pixel(at.slot + k)] = saved;
+  }
+  return {0, static_cast<double>(weight_sum),
+          static_cast<unsigned long long>(__popc(valid & ~accuracy.beaten)),
+          static_cast<unsigned long long>(__popc(valid))};
+}
+
+// Calls f(index in the patch, row, column) for the pixels of a patch that exist.
+template <int kSide, class F>
+__device__ inline void for_each_pixel(const Place& at, const LaneColumn& column, F&& f) {
+  for (int i = 0; i < kSide * at.rows; ++i) {
+    const int slot = at.slot + i % kSide;
+    if (slot < column.count) f(i, at.row + i / kSide, column.pixel(slot));
+  }
+}
+
+// The sum of the losses in shared memory, times their pixels' weights; with reduction none they are written.
+template <int kSide>
+__device__ inline float sum_losses(const Forward& a, const Place& at, const LaneColumn& column,
+                                   float (*losses)[kThreads]) {
+  if (a.in.pixel_weight.data != nullptr) {
+    for_each_pixel<kSide>(at, column, [&](int i, int64_t Y, int64_t X) {
+      float& loss = losses[i][threadIdx.x];
+      if (loss != 0.0f) loss *= a.in.pixel_weight_at(at.n, Y, X);
+    });
+  }
+  if (a.loss != nullptr) {
+    for_each_pixel<kSide>(at, column, [&](int i, int64_t Y, int64_t X) {
+      a.loss[(at.n * a.rows.out + Y) * a.cols.out + X] = losses[i][threadIdx.x];
+    });
+  }
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kSide * kSide; ++i) sum += losses[i][threadIdx.x];
   return sum;
 }
 
-template <class S>
-__global__ void __launch_bounds__(kThreads, 3)
-    backward_kernel(const S* __restrict__ logits, const Backward a, S* __restrict__ grad) {
-  const float beta_sum = a.in.beta_sum();
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const int first_class =
-      static_cast<int>((blockIdx.y * (kThreads / 32) + threadIdx.x / 32) * kGroup);
-  if (first_class >= a.grid.C) return;  // a whole warp leaves: the shuffles below stay complete
-  const PixelGrid &g = a.grid, &gg = a.grad_grid;
-  const int64_t tiles = a.column_tiles * a.row_tiles;
-  for (int64_t work = blockIdx.x; work < g.N * tiles; work += gridDim.x) {
-    const int64_t n = work / tiles, x_begin = work % a.column_tiles * kSamplesPerWarp,
-                  y_begin = work % tiles / a.column_tiles * kSampleRows;
-    const int64_t y_end = y_begin + kSampleRows < g.H ? y_begin + kSampleRows : g.H;
-    const int64_t cell_x =
-        x_begin - 1 +
-        lane;  // this lane's cell; its left sample is the lane's to write, but for lane 0
-    const bool inside = cell_x < g.W;
-    const CellColumn column(a.cols, inside ? cell_x : g.W - 1);
-    const bool writes = lane > 0 && inside;
-    float from_above[kGroup] = {};
-    int64_t Y = first_pixel(a.rows, y_begin - 1);
-    const int64_t row_denominator = bilinear_denominator(a.rows);
-    for (int64_t cell_y = y_begin - 1; cell_y < y_end; ++cell_y) {
-      const Corners<S> corners(logits, g, n, cell_y, column.cell);
-      float tl[kGroup], tr[kGroup], bl[kGroup], br[kGroup];
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        const int64_t at = (first_class + i < g.C ? first_class + i : first_class) * g.stride_c;
-        tl[i] = widen(corners.top_left[at]);
-        tr[i] = widen(corners.top_right[at]);
-        bl[i] = widen(corners.bottom_left[at]);
-        br[i] = widen(corners.bottom_right[at]);
-      }
-      Side top, bottom;
-      for (; Y < a.rows.out; ++Y) {  // the rows of this cell, found by walking: no division
-        const int64_t remainder = bilinear_numerator(a.rows, Y) - cell_y * row_denominator;
-        if (remainder >= row_denominator && cell_y < g.H - 1) break;
-        const float inner = static_cast<float>(remainder) / static_cast<float>(row_denominator);
-        const float ly = cell_y < 0 ? 1.0f : (cell_y >= g.H - 1 ? 0.0f : inner);
-        if (!inside) continue;
-        float left[kGroup], right[kGroup];
-#pragma unroll
-        for (int i = 0; i < kGroup; ++i) {
-          left[i] = tl[i] * (1.0f - ly) + bl[i] * ly;
-          right[i] = tr[i] * (1.0f - ly) + br[i] * ly;
-        }
-        const Side row = row_gradient(a, column, left, right, n, Y, first_class, beta_sum);
-#pragma unroll
-        for (int i = 0; i < kGroup; ++i) {
-          top.left[i] += row.left[i] * (1.0f - ly);
-          top.right[i] += row.right[i] * (1.0f - ly);
-          bottom.left[i] += row.left[i] * ly;
-          bottom.right[i] += row.right[i] * ly;
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        const float here =
-            from_above[i] + (top.left[i] + __shfl_up_sync(0xffffffffu, top.right[i], 1));
-        from_above[i] = bottom.left[i] + __shfl_up_sync(0xffffffffu, bottom.right[i], 1);
-        if (writes && cell_y >= y_begin && first_class + i < g.C) {
-          narrow(here, grad + n * gg.stride_n + (first_class + i) * gg.stride_c +
-                           cell_y * gg.stride_h + cell_x * gg.stride_w);
-        }
-      }
-    }
-  }
+// A patch without a valid label: nothing to compute.
+template <int kSide>
+__device__ inline void skip_patch(const Forward& a, const Place& at, const LaneColumn& column) {
+  for_each_pixel<kSide>(at, column, [&](int, int64_t Y, int64_t X) {
+    const int64_t p = (at.n * a.rows.out + Y) * a.cols.out + X;
+    a.lse2[p] = INFINITY;
+    if (a.loss) a.loss[p] = 0;
+  });
 }
 
-LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight,
-                       const std::optional<Tensor>& weight, double smoothing, int64_t num_classes,
-                       int64_t ignore_index) {
-  return {{map_of(target), num_classes, ignore_index},
-          pixel_weight ? map_of(*pixel_weight) : PixelMap{},
-          weight ? static_cast<const float*>(weight->const_data_ptr()) : nullptr,
-          static_cast<float>(smoothing)};
+template <class S, int kSide, bool kAccuracy>
+__device__ inline LossPartial patch_loss(const S* __restrict__ logits, const Forward& a,
+                                         unsigned patch, int (*classes)[kThreads],
+                                         float (*losses)[kThreads], FaultTally* tally) {
+  const Place at(a, patch, kSide);
+  if (at.rows <= 0) return {};
+  const LaneColumn column(a.cols, at.lane);
+  if (at.slot >= column.count) return {};
+  const unsigned valid =
+      read_labels<kSide>(a.in.label, at, column, a.rows.out, a.cols.out, classes, tally);
+  if (valid == 0) {
+    skip_patch<kSide>(a, at, column);
+    return {};
+  }
+  const CellWeights row_weights(a.rows, at.cell_y, at.row);
+  float ly[kSide], lx[kSide];
+#pragma unroll
+  for (int i = 0; i < kSide; ++i) {
+    ly[i] = row_weights.at(i);
+    lx[i] = column.lambda(at.slot + i);
+  }
+  const Samples<S> samples(logits, a.grid, at, column);
+  PatchAccuracy<kSide> accuracy(classes);
+  PatchSoftmax<kSide> softmax(samples.values(), ly, lx);
+  float limit = softmax.limit();
+  Samples<S> walk = samples;
+  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
+    const CellValues v = walk.values();
+    if (Samples<S>::highest(v) > limit) {
+      softmax.raise_references(v, ly, lx);
+      limit = softmax.limit();
+    }
+    if (kAccuracy && c == accuracy.next) accuracy.pass_label(v, ly, lx, classes, c);
+    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+      softmax.sum[r][k] += exp2_approx(fmaf(z, kLog2E, -softmax.reference[r][k]));
+      if (kAccuracy) accuracy.bar[r][k] = fmaxf(accuracy.bar[r][k], z);
+    });
+  }
+  LossPartial mine = label_losses<S, kSide, kAccuracy>(a, at, column, samples, softmax, accuracy,
+                                                       valid, ly, lx, classes, losses);
+  if (a.in.smoothing != 0.0f) add_smoothing(a, samples, softmax, ly, lx, valid, losses);
+  mine.loss = static_cast<double>(sum_losses<kSide>(a, at, column, losses));
+  return mine;
+}
+
+template <class S, int kSide, bool kAccuracy>
+__global__ void __launch_bounds__(kThreads, 4)
+    forward_kernel(const S* __restrict__ logits, const __grid_constant__ Forward a,
+                   LossPartial* partials, FaultTally* tally) {
+  __shared__ int classes[kSide * kSide][kThreads];
+  __shared__ float losses[kSide * kSide][kThreads];
+  const unsigned patch = blockIdx.x * kThreads + threadIdx.x;
+  LossPartial mine;
+  if (patch < a.patches)
+    mine = patch_loss<S, kSide, kAccuracy>(logits, a, patch, classes, losses, tally);
+  const LossPartial sum = block_sum<kThreads>(mine);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+template <class S>
+auto kernel_for(bool narrow, bool accuracy) {
+  if (narrow) return accuracy ? forward_kernel<S, 2, true> : forward_kernel<S, 2, false>;
+  return accuracy ? forward_kernel<S, 4, true> : forward_kernel<S, 4, false>;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
@@ -269,30 +384,44 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
   const DeviceGuard guard(logits.get_device_index());
-  const int64_t H = target.size(1), W = target.size(2);
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
   Tensor loss = torch::stable::new_empty(
       logits, per_pixel ? shape_of(target) : std::vector<int64_t>{}, ScalarType::Float);
-  Tensor stats = torch::stable::new_empty(logits, stats_shape(target), ScalarType::Float);
+  Tensor lse2 = torch::stable::new_empty(logits, shape_of(target), ScalarType::Float);
   Tensor weight_sum = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor tally = torch::stable::new_empty(logits, {2}, ScalarType::Long);
-  const CellGrid cells = cell_grid(logits, H, W, align_corners);
-  const dim3 grid(blocks_for(W, kThreads, kMostBlocks), blocks_for(cells.chunks(), 1, 16384));
-  const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y;
-  Tensor partials = torch::stable::new_empty(logits, {blocks * 4}, ScalarType::Double);
+  const Tensor samples = by_class(logits);
+  const PixelGrid g = grid_of(samples);
+  const BilinearAxis rows{g.H, target.size(1), align_corners},
+      cols{g.W, target.size(2), align_corners};
+  const int64_t slots = most_slots(cols), row_slots = most_rows(rows);
+  const bool narrow = std::max(slots, row_slots) <= 2;
+  const int64_t side = narrow ? 2 : 4, row_chunks = (row_slots + side - 1) / side,
+                column_chunks = (slots + side - 1) / side;
+  const int64_t patches =
+      target.numel() == 0 ? 0 : g.N * (g.H + 1) * row_chunks * lanes_of(cols) * column_chunks;
+  STD_TORCH_CHECK(patches <= INT32_MAX && std::max(target.size(1), target.size(2)) <= kMostPixels,
+                  "segfast::upsample_cross_entropy: target ", shape_text(target),
+                  " is too large for one call (hint: split the batch)");
+  const unsigned blocks = blocks_for(patches, kThreads, INT32_MAX);
+  Tensor partials = torch::stable::new_empty(logits, {blocks * int64_t{4}}, ScalarType::Double);
   auto* parts = static_cast<LossPartial*>(partials.mutable_data_ptr());
-  const Forward args{
-      cells, loss_inputs(target, pixel_weight, weight, label_smoothing, cells.grid.C, ignore_index),
-      per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
-      static_cast<float*>(stats.mutable_data_ptr())};
-  STD_TORCH_CHECK(W <= kMostBlocks * kThreads,
-                  "segfast::upsample_cross_entropy: expected W <= 8388480, got ", W);
+  const Forward args{g,
+                     rows,
+                     cols,
+                     loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
+                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
+                     static_cast<float*>(lse2.mutable_data_ptr()),
+                     static_cast<unsigned>(patches),
+                     static_cast<unsigned>(row_chunks),
+                     static_cast<unsigned>(column_chunks),
+                     static_cast<unsigned>(lanes_of(cols))};
   const cudaStream_t stream = current_stream(logits);
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
-    const auto kernel = accuracy ? forward_kernel<S, true> : forward_kernel<S, false>;
-    kernel<<<grid, kThreads, 0, stream>>>(static_cast<const S*>(logits.const_data_ptr()), args,
-                                          parts, fault_tally());
+    const auto kernel = kernel_for<S>(narrow, accuracy);
+    kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const S*>(samples.const_data_ptr()), args,
+                                            parts, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   finish_loss_kernel<<<1, 256, 0, stream>>>(
@@ -301,46 +430,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
                  static_cast<float*>(weight_sum.mutable_data_ptr()),
                  static_cast<int64_t*>(tally.mutable_data_ptr())});
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  return {loss, stats, weight_sum, tally};
-}
-
-Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits,
-                                       const Tensor& target, std::optional<Tensor> weight,
-                                       std::optional<Tensor> pixel_weight, const Tensor& stats,
-                                       const Tensor& weight_sum, int64_t ignore_index,
-                                       int64_t reduction, double label_smoothing,
-                                       bool align_corners) {
-  check_cross_entropy("upsample_cross_entropy_backward", logits, target, weight, pixel_weight);
-  check_upsample("upsample_cross_entropy_backward", logits, target);
-  const DeviceGuard guard(logits.get_device_index());
-  const PixelGrid g = grid_of(logits);
-  Tensor grad = torch::stable::empty_like(logits);
-  if (grad.numel() == 0) return grad;
-  if (target.numel() == 0) return torch::stable::zero_(grad);
-  const Tensor upstream = torch::stable::contiguous(grad_loss);
-  const Backward args{g,
-                      grid_of(grad),
-                      {g.H, target.size(1), align_corners},
-                      {g.W, target.size(2), align_corners},
-                      loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
-                      {static_cast<const float*>(upstream.const_data_ptr()),
-                       static_cast<const float*>(weight_sum.const_data_ptr()), reduction},
-                      static_cast<const float*>(stats.const_data_ptr()),
-                      (g.W + kSamplesPerWarp - 1) / kSamplesPerWarp,
-                      (g.H + kSampleRows - 1) / kSampleRows};
-  const int64_t class_blocks = (g.C + kGroup * (kThreads / 32) - 1) / (kGroup * (kThreads / 32));
-  STD_TORCH_CHECK(class_blocks <= 65535,
-                  "segfast::upsample_cross_entropy: too many classes: ", g.C);
-  const dim3 grid(blocks_for(g.N * args.column_tiles * args.row_tiles, 1, int64_t{1} << 30),
-                  static_cast<unsigned>(class_blocks));
-  with_logit_type(logits, [&](auto zero) {
-    using S = decltype(zero);
-    backward_kernel<S><<<grid, kThreads, 0, current_stream(logits)>>>(
-        static_cast<const S*>(logits.const_data_ptr()), args,
-        static_cast<S*>(grad.mutable_data_ptr()));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  });
-  return grad;
+  return {loss, lse2, weight_sum, tally};
 }
 
 }  // namespace
@@ -348,5 +438,4 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
 
 STABLE_TORCH_LIBRARY_IMPL(segfast, CUDA, m) {
   m.impl("upsample_cross_entropy", TORCH_BOX(&segfast::upsample_cross_entropy));
-  m.impl("upsample_cross_entropy_backward", TORCH_BOX(&segfast::upsample_cross_entropy_backward));
 }

@@ -26,6 +26,7 @@ _LAUNCH_HEADER = """#pragma once
 namespace segfast {
 struct DeviceGuard { explicit DeviceGuard(int) {} };
 inline cudaStream_t current_stream(const Tensor&) { return nullptr; }
+inline int multiprocessors() { return 4; }
 inline unsigned blocks_for(int64_t work, int64_t per_block, int64_t most) {
   return static_cast<unsigned>(std::clamp<int64_t>((work + per_block - 1) / per_block, 1, most));
 }
@@ -63,18 +64,11 @@ def translate(source: str) -> str:
         grid, block, shared, _stream = _split(config)
         # Arguments are evaluated once, at the launch, as CUDA copies them.
         call = (
-            f"emulation_launch([&](auto... args) {{ emulation::launch({grid}, {block}, {shared}, "
-            f"[&] {{ ({kernel.strip()})(args...); }}); }}, {arguments[1:-1]})"
+            f"emulation::with_copies([&](auto... launched) {{ emulation::launch({grid}, {block}, {shared}, "
+            f"[&] {{ ({kernel.strip()})(launched...); }}); }}, {arguments[1:-1]})"
         )
         source = source[:begin] + "\n  " + call + source[end:]
-    helper = (
-        "template <class F, class... A>\nvoid emulation_launch(F&& f, A... args) { f(args...); }\n"
-    )
-    return (
-        '#include "emulation.h"\nnamespace {\n' + helper + "}\n" + source
-        if "emulation_launch" in source
-        else source
-    )
+    return '#include "emulation.h"\n' + source
 
 
 def _split(text: str) -> list[str]:

@@ -17,6 +17,7 @@
 #define __device__
 #define __host__
 #define __shared__ static
+#define __grid_constant__
 #define __launch_bounds__(...)
 
 struct dim3 {
@@ -116,6 +117,12 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, F&& kernel) {
       for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(block.x);
 }
 
+// A launch as the translation writes it: f launches, with arguments copied once.
+template <class F, class... A>
+void with_copies(F&& f, A... args) {
+  f(args...);
+}
+
 template <class T>
 T* dynamic_shared() {
   return reinterpret_cast<T*>(dynamic_bytes.data());
@@ -159,6 +166,23 @@ T atomicMin(T* p, T value) {
   if (value < old) *p = value;
   return old;
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+struct float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct ushort2 {
+  uint16_t x, y;
+};
+struct alignas(8) ushort4 {
+  uint16_t x, y, z, w;
+};
+inline float __log2f(float x) { return std::log2(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 template <class T>
