@@ -206,6 +206,8 @@ def report(
         for reason in wrong:
             problems[f"{name}: {reason}"].append(f"sm_{kernel.arch}")
     present = {kernel.file or "headers" for kernel in kernels}
+    if set(table) - present:  # one object file: other files use other kernels of the headers
+        present.discard("headers")
     unused = [row for file in present for _, row in table.get(file, []) if row not in used]
     lines = [f"{name} ({', '.join(on)})" for name, on in problems.items()]
     lines += [f"{row.name}: no kernel has this name" for row in unused]
