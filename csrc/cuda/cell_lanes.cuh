@@ -13,6 +13,7 @@
 #include "base/bilinear.h"
 #include "cuda/element.cuh"
 #include "cuda/fast_math.cuh"
+#include "ops/cross_entropy.h"
 
 namespace segfast {
 
@@ -28,13 +29,12 @@ inline int64_t most_slots(const BilinearAxis& axis) {
   return (axis.out - 1 + axis.in - 2) / (axis.in - 1) + 1;
 }
 
-// A bound on the pixel rows of one row of cells, where the last row on the last sample is a row of cells of its own.
-inline int64_t most_rows(const BilinearAxis& axis) {
+// A bound on the pixels across one cell, where the pixel on the last sample has a cell of its own.
+inline int64_t most_pixels(const BilinearAxis& axis) {
   if (axis.align_corners && axis.in > 1) return std::max<int64_t>(1, most_slots(axis) - 1);
   return most_slots(axis);
 }
 
-// How the weight of the sample after a cell grows from pixel to pixel, without a division for each.
 constexpr int64_t kMostPixels =
     1 << 22;  // in a row or column: their positions are exact in float32
 
@@ -90,6 +90,18 @@ struct CellValues {
         down_right(at_least(br, kLowest) - top_right) {}
   __device__ float left(float ly) const { return fmaf(ly, down_left, top_left); }
   __device__ float right(float ly) const { return fmaf(ly, down_right, top_right); }
+  // No blend of them is larger; NaN where a sample is NaN.
+  __device__ float highest() const {
+    return at_least(at_least(top_left, top_left + down_left),
+                    at_least(top_right, top_right + down_right));
+  }
 };
+
+// Logits whose class planes are dense, as lanes read them. channels_last logits are copied: they are 1 / s^2 of the pixels,
+// so the copy moves far fewer bytes than scattered reads would cost.
+inline Tensor by_class(const Tensor& logits) {
+  const bool dense = logits.stride(3) == 1 || logits.size(3) == 1;
+  return dense && logits.stride(1) < INT32_MAX / 4 ? logits : torch::stable::contiguous(logits);
+}
 
 }  // namespace segfast

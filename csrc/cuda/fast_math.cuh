@@ -18,14 +18,14 @@ __device__ inline float exp2_approx(float x) {
 #endif
 }
 
-// The larger one; NaN where x is NaN.
+// The larger one; NaN where either is NaN.
 __device__ inline float at_least(float x, float low) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float y;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(low));
   return y;
 #else
-  return x < low ? low : x;
+  return x > low || x != x ? x : low;
 #endif
 }
 

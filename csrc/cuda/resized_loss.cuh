@@ -7,13 +7,6 @@
 
 namespace segfast {
 
-// Logits whose class planes are dense, as lanes read them. channels_last logits are copied: they are 1 / s^2 of the pixels,
-// so the copy moves far fewer bytes than scattered reads would cost.
-inline Tensor by_class(const Tensor& logits) {
-  const bool dense = logits.stride(3) == 1 || logits.size(3) == 1;
-  return dense && logits.stride(1) < INT32_MAX / 4 ? logits : torch::stable::contiguous(logits);
-}
-
 inline LossInputs loss_inputs(const Tensor& target, const std::optional<Tensor>& pixel_weight,
                               const std::optional<Tensor>& weight, double smoothing,
                               int64_t num_classes, int64_t ignore_index) {

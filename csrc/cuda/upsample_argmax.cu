@@ -1,11 +1,12 @@
 /* The class of every pixel of bilinearly resized logits, without the resized logits.
    Math     index_p = argmax_c z_p[c], where z_p blends the four samples around p (base/bilinear.h)
    Shapes   logits (N, C, h, w) f32|f16|bf16 of any strides; index (N, H, W) u8|i16|i32|i64 contiguous
-   Traffic  the samples from L2, one integer written per pixel; N=2 C=150 128x128 -> 512x512 f32/i64: 24 MB, 5 us at
-            4.8 TB/s, against 79 M blends of about 10 instructions, some 30 us on 132 SMs (counted, not measured):
-            bound by arithmetic
-   Mapping  a thread owns one column X and up to four rows of one row of cells: four loads serve four pixels
-   Launch   128 threads x 6 blocks (80 registers); x over columns, y over groups of rows; the grid depends on the shape only
+   Traffic  the samples from L2, one integer written per pixel; N=16 C=150 128x128 -> 512x512 bf16/u8: 83 MB, 17 us at
+            4.8 TB/s, against 629 M blends of about six instructions, 0.13 ms on 132 SMs, where no class can be passed
+            (counted, not measured): bound by arithmetic. Equal sizes: the logits once, bound by memory
+   Mapping  a thread owns a patch of one cell, up to 4 x 4 pixels, and walks the classes (upsample_argmax.cuh). Equal sizes: a
+            thread owns a pixel
+   Launch   128 threads x 5 blocks (96 registers); the grid depends on the shape only
    Numerics float32; vertical blend, then horizontal; nothing rounded before the comparison
    Order    classes in order, strictly larger wins: the same bits every run
    Source   the cell formulation is ours */
@@ -17,26 +18,45 @@
 namespace segfast {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int64_t kMostBlocks = 1 << 30;
+constexpr int kThreads = kPatchThreads, kPlainThreads = 256;
+constexpr int64_t kMostPlainBlocks = 1 << 20;
 
-template <bool kResize, class S>
-__global__ void __launch_bounds__(kThreads, 6)
-    argmax_kernel(const S* __restrict__ logits, const CellGrid a, void* __restrict__ out,
-                  Element out_type) {
-  const int64_t X = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (X >= a.cols.out) return;
-  for (int64_t work = blockIdx.y; work < a.chunks(); work += gridDim.y) {
-    const RowChunk chunk = a.chunk(work);
-    const int rows = chunk.rows();
-    if (rows <= 0) continue;
-    RunningArgmax best[kRows];
-    argmax_rows<kResize>(logits, a, chunk, rows, X, best);
+struct Prediction {
+  void* data;
+  Element type;
+};
+
+template <class S, int kSide>
+__global__ void __launch_bounds__(kThreads, 5)
+    argmax_kernel(const S* __restrict__ logits, const __grid_constant__ PatchGrid a,
+                  const Prediction out) {
+  const unsigned index = blockIdx.x * kThreads + threadIdx.x;
+  if (index >= a.patches) return;
+  const Patch at(a, index);
+  if (at.empty()) return;
+  const PatchWeights<kSide> weights(a, at);
+  PatchArgmax<kSide> chosen(weights);
+  choose_classes(logits, a, at, chosen, weights);
+  const int64_t first = a.pixel(at.n, at.row, at.column);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (r < rows)
-        write_integer(best[r].index, out, out_type, a.pixel(chunk.n, chunk.first + r, X));
-    }
+  for (int i = 0; i < kSide * kSide; ++i) {
+    const int r = i / kSide, k = i % kSide;
+    if (at.contains(r, k))
+      write_integer(chosen.index[r][k], out.data, out.type, first + r * a.cols.out + k);
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kPlainThreads, 8)
+    plain_argmax_kernel(const S* __restrict__ logits, const __grid_constant__ PixelGrid g,
+                        const Prediction out) {
+  const int64_t pixels = g.N * g.H * g.W, stride = static_cast<int64_t>(gridDim.x) * kPlainThreads;
+  for (int64_t p = static_cast<int64_t>(blockIdx.x) * kPlainThreads + threadIdx.x; p < pixels;
+       p += stride) {
+    const int64_t row = p / g.W;
+    const S* pixel =
+        logits + row / g.H * g.stride_n + row % g.H * g.stride_h + p % g.W * g.stride_w;
+    write_integer(choose_class(pixel, g.stride_c, static_cast<int>(g.C)), out.data, out.type, p);
   }
 }
 
@@ -45,14 +65,27 @@ Tensor upsample_argmax(const Tensor& logits, std::vector<int64_t> size, bool ali
   const DeviceGuard guard(logits.get_device_index());
   Tensor out = empty_prediction(logits, size, dtype);
   if (out.numel() == 0) return out;
-  const CellGrid cells = cell_grid(logits, size[0], size[1], align_corners);
-  const dim3 grid(blocks_for(size[1], kThreads, kMostBlocks), blocks_for(cells.chunks(), 1, 65535));
+  const Prediction prediction{out.mutable_data_ptr(), element_of(out)};
+  const cudaStream_t stream = current_stream(logits);
+  const PixelGrid grid = grid_of(logits);
+  if (grid.H == size[0] && grid.W == size[1]) {
+    with_logit_type(logits, [&](auto zero) {
+      using S = decltype(zero);
+      const unsigned blocks = blocks_for(out.numel(), kPlainThreads, kMostPlainBlocks);
+      plain_argmax_kernel<S><<<blocks, kPlainThreads, 0, stream>>>(
+          static_cast<const S*>(logits.const_data_ptr()), grid, prediction);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+    return out;
+  }
+  const Tensor samples = by_class(logits);
+  const PatchGrid patches =
+      patch_grid("upsample_argmax", grid_of(samples), size[0], size[1], align_corners);
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
-    const auto kernel = same_size(cells) ? argmax_kernel<false, S> : argmax_kernel<true, S>;
-    kernel<<<grid, kThreads, 0, current_stream(logits)>>>(
-        static_cast<const S*>(logits.const_data_ptr()), cells, out.mutable_data_ptr(),
-        element_of(out));
+    const auto kernel = patches.side == 2 ? argmax_kernel<S, 2> : argmax_kernel<S, 4>;
+    kernel<<<blocks_for(patches.patches, kThreads, INT32_MAX), kThreads, 0, stream>>>(
+        static_cast<const S*>(samples.const_data_ptr()), patches, prediction);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

@@ -1,78 +1,110 @@
-/* The classes of one thread's pixels: running (maximum, index) in registers, four samples per class for up to kRows rows.
-   Contract ops/upsample_argmax.h: first index on ties, first NaN wins, samples of weight 0 take no part */
+/* The classes of a patch's pixels (patches.cuh), or of one pixel where nothing is resized.
+   Contract ops/upsample_argmax.h: first index on ties, first NaN wins, samples of weight 0 take no part. As in CellValues,
+            logits below -2^30 count as equal
+   Cost     a class whose four samples are all below the largest z of every pixel so far is passed after some 25 instructions for
+            16 pixels: from a trained network most are. Any other costs about six instructions per pixel */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "cuda/bilinear_cells.cuh"
+#include "cuda/patches.cuh"
 
 namespace segfast {
 
-// A pixel on a sample has no use for that sample's neighbour, where 0 * inf would be NaN: the sample stands for both, in halves.
-__device__ inline bool on_sample(float lambda) { return lambda == 0.0f || lambda == 1.0f; }
-__device__ inline float safe_lambda(float lambda) { return on_sample(lambda) ? 0.5f : lambda; }
+template <int kSide>
+struct PatchArgmax {
+  float best[kSide][kSide];
+  int index[kSide][kSide];
+  // A pixel on a sample has no use for that sample's neighbour, which may be infinite or NaN; only a patch's first row and column
+  // can lie on samples.
+  bool first_row_on_sample, first_column_on_sample;
 
-struct RunningArgmax {
-  float max = -INFINITY;
-  int index = 0;
-
-  __device__ void add(float z, int c) {
-    if (!(z <= max) && max == max) {  // larger, or the first NaN
-      max = z;
-      index = c;
+  __device__ explicit PatchArgmax(const PatchWeights<kSide>& weights)
+      : first_row_on_sample(weights.y[0] == 0.0f), first_column_on_sample(weights.x[0] == 0.0f) {
+#pragma unroll
+    for (int i = 0; i < kSide * kSide; ++i) {
+      best[i / kSide][i % kSide] = -INFINITY;
+      index[i / kSide][i % kSide] = 0;
     }
   }
-};
-
-// best[r] for the rows of a chunk that exist, `rows` of them; kResize = false: equal sizes, a cell is its top left sample.
-template <bool kResize, class S>
-__device__ inline void argmax_rows(const S* __restrict__ logits, const CellGrid& a,
-                                   const RowChunk& chunk, int rows, int64_t X,
-                                   RunningArgmax (&best)[kRows]) {
-  constexpr int kGroup = 4;  // classes whose loads are in flight together
-  const BilinearSample column = bilinear_sample(a.cols, X);
-  Corners<S> corners(logits, a.grid, chunk.n, chunk.cell_y, column.cell);
-  if (on_sample(column.lambda)) {  // weight 1 is on the right only where both sides are one sample
-    corners.top_right = corners.top_left;
-    corners.bottom_right = corners.bottom_left;
+  // A class all of whose samples are at most this wins nowhere; NaN is no less than anything.
+  __device__ float lowest() const {
+    float low = best[0][0];
+#pragma unroll
+    for (int i = 1; i < kSide * kSide; ++i) low = fminf(low, best[i / kSide][i % kSide]);
+    return low;
   }
-  const float lx = safe_lambda(column.lambda);
-  float ly[kRows];
+  // Calls f(row, column, z) as for_each_blend does, but samples of weight 0 take no part.
+  template <class F>
+  __device__ void for_each_choice(const CellValues& v, const PatchWeights<kSide>& weights,
+                                  F&& f) const {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    ly[r] = r < rows ? bilinear_sample(a.rows, chunk.first + r).lambda : 0.0f;
-  const bool first_on_top = on_sample(ly[0]);  // between two samples only a cell's first row can
+    for (int r = 0; r < kSide; ++r) {
+      const bool top_only = r == 0 && first_row_on_sample;
+      const float left = top_only ? v.top_left : v.left(weights.y[r]),
+                  across = (top_only ? v.top_right : v.right(weights.y[r])) - left;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) ly[r] = safe_lambda(ly[r]);
-  const int num_classes = static_cast<int>(a.grid.C);
-  for (int first = 0; first < num_classes; first += kGroup) {
-    float tl[kGroup], tr[kGroup], bl[kGroup], br[kGroup];
-    int c[kGroup];
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) {  // beyond the last class the last one again: it never wins
-      c[i] = first + i < num_classes ? first + i : num_classes - 1;
-      const int64_t at = c[i] * corners.stride_c;
-      tl[i] = widen(corners.top_left[at]);
-      if (!kResize) continue;
-      tr[i] = widen(corners.top_right[at]);
-      bl[i] = widen(corners.bottom_left[at]);
-      br[i] = widen(corners.bottom_right[at]);
-    }
-#pragma unroll
-    for (int r = 0; r < (kResize ? kRows : 1); ++r) {
-      if (r >= rows) break;  // the same for the whole block
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        if (!kResize) {
-          best[0].add(tl[i], c[i]);
-          continue;
-        }
-        const bool top_only = r == 0 && first_on_top;
-        const float below_left = top_only ? tl[i] : bl[i], below_right = top_only ? tr[i] : br[i];
-        const float left = tl[i] * (1.0f - ly[r]) + below_left * ly[r],
-                    right = tr[i] * (1.0f - ly[r]) + below_right * ly[r];
-        best[r].add(left * (1.0f - lx) + right * lx, c[i]);
+      for (int k = 0; k < kSide; ++k) {
+        const float z = fmaf(weights.x[k], across, left);
+        f(r, k, k == 0 && first_column_on_sample ? left : z);
       }
     }
   }
+  // Class c, none of whose samples is NaN or infinite.
+  __device__ void add(const CellValues& v, const PatchWeights<kSide>& weights, int c) {
+    for_each_choice(v, weights, [&](int r, int k, float z) {
+      if (z > best[r][k]) {
+        best[r][k] = z;
+        index[r][k] = c;
+      }
+    });
+  }
+  __device__ void add_special(const CellValues& v, const PatchWeights<kSide>& weights, int c) {
+    for_each_choice(v, weights, [&](int r, int k, float z) {
+      if (!(z <= best[r][k]) && best[r][k] == best[r][k]) {  // larger, or the first NaN
+        best[r][k] = z;
+        index[r][k] = c;
+      }
+    });
+  }
+};
+
+template <class S, int kSide>
+__device__ inline void choose_classes(const S* __restrict__ logits, const PatchGrid& a,
+                                      const Patch& at, PatchArgmax<kSide>& chosen,
+                                      const PatchWeights<kSide>& weights) {
+  constexpr int kRenew = 8;  // classes between two looks at the lowest of the best
+  Samples<S> walk(logits, a.grid, at);
+  float low = -INFINITY;
+  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
+    const CellValues v = walk.values();
+    const float high = v.highest();
+    if (high > low && high < INFINITY)
+      chosen.add(v, weights, c);
+    else if (!(high <= low))
+      chosen.add_special(v, weights, c);
+    if (c % kRenew == 1) low = chosen.lowest();
+  }
+}
+
+// The class of one pixel: a walk over the classes, kGroup loads in flight.
+template <class S>
+__device__ inline int choose_class(const S* __restrict__ pixel, int64_t stride_c, int num_classes) {
+  constexpr int kGroup = 8;
+  float best = -INFINITY;
+  int index = 0;
+  for (int first = 0; first < num_classes; first += kGroup) {
+    float x[kGroup];
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i)  // beyond the last class the last one again: it never wins
+      x[i] = widen(pixel[min(first + i, num_classes - 1) * stride_c]);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (!(x[i] <= best) && best == best) {  // larger, or the first NaN
+        best = x[i];
+        index = first + i;
+      }
+    }
+  }
+  return index;
 }
 
 }  // namespace segfast

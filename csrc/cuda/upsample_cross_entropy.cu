@@ -15,99 +15,28 @@
    Order    loss_sums.cuh: no float atomics, the same bits every run
    Source   the cell formulation is ours; running sums with a reference as arXiv:1805.02867 */
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/patch_labels.cuh"
 #include "cuda/resized_loss.cuh"
 
 namespace segfast {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = kPatchThreads;
 constexpr float kHeadroom = 16.0f;  // natural units: sums stay below C e^16
 
 struct Forward {
-  PixelGrid grid;  // h x w
-  BilinearAxis rows, cols;
+  PatchGrid patches;
   LossInputs in;
   float *loss, *lse2;  // loss may be null
-  unsigned patches;    // N * row_chunks * column_chunks * lanes * (h + 1)
-  unsigned row_chunks, column_chunks, lanes;
 };
-
-// Which pixels a thread owns: rows [row, row + rows) of image n, slots [slot, slot + slots) of a lane.
-struct Place {
-  int64_t n;
-  int cell_y, row, rows, lane, slot;
-
-  __device__ Place(const Forward& a, unsigned patch, int side) {
-    const unsigned across = a.lanes * a.column_chunks, down = a.row_chunks * (a.grid.H + 1);
-    const unsigned x = patch % across, y = patch / across;
-    lane = static_cast<int>(x / a.column_chunks);
-    slot = static_cast<int>(x % a.column_chunks) * side;
-    n = y / down;
-    cell_y = static_cast<int>(y % down / a.row_chunks) - 1;
-    row = static_cast<int>(first_pixel(a.rows, cell_y) + y % a.row_chunks * side);
-    rows = min(side, static_cast<int>(first_pixel(a.rows, cell_y + 1)) - row);
-  }
-};
-
-// The four samples around a patch, of one class; `next` goes on to the following one.
-template <class S>
-struct Samples {
-  const S *top_left, *top_right, *bottom_left, *bottom_right;
-  int64_t stride_c;
-
-  __device__ Samples(const S* __restrict__ logits, const PixelGrid& g, const Place& at,
-                     const LaneColumn& column)
-      : stride_c(g.stride_c) {
-    const S* image = logits + at.n * g.stride_n;
-    const S *top = image + max(at.cell_y, 0) * g.stride_h,
-            *bottom = image + min(at.cell_y + 1, static_cast<int>(g.H) - 1) * g.stride_h;
-    const int64_t left = column.left * g.stride_w, right = column.right * g.stride_w;
-    top_left = top + left;
-    top_right = top + right;
-    bottom_left = bottom + left;
-    bottom_right = bottom + right;
-  }
-  __device__ CellValues values() const {
-    return {widen(*top_left), widen(*top_right), widen(*bottom_left), widen(*bottom_right)};
-  }
-  __device__ void advance(int classes) {
-    const int64_t step = classes * stride_c;
-    top_left += step;
-    top_right += step;
-    bottom_left += step;
-    bottom_right += step;
-  }
-  __device__ CellValues of_class(int c) const {
-    Samples at = *this;
-    at.advance(c);
-    return at.values();
-  }
-  // No blend of this class is larger.
-  __device__ static float highest(const CellValues& v) {
-    return fmaxf(fmaxf(v.top_left, v.top_left + v.down_left),
-                 fmaxf(v.top_right, v.top_right + v.down_right));
-  }
-};
-
-// Calls f(row, column, z) for the pixels of a patch.
-template <int kSide, class F>
-__device__ inline void for_each_blend(const CellValues& v, const float (&ly)[kSide],
-                                      const float (&lx)[kSide], F&& f) {
-#pragma unroll
-  for (int r = 0; r < kSide; ++r) {
-    const float left = v.left(ly[r]), across = v.right(ly[r]) - left;
-#pragma unroll
-    for (int k = 0; k < kSide; ++k) f(r, k, fmaf(lx[k], across, left));
-  }
-}
 
 // Sums of 2^((z - reference) log2 e) of kSide x kSide pixels; references in base 2.
 template <int kSide>
 struct PatchSoftmax {
   float reference[kSide][kSide], sum[kSide][kSide];
 
-  __device__ PatchSoftmax(const CellValues& v, const float (&ly)[kSide], const float (&lx)[kSide]) {
-    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+  __device__ PatchSoftmax(const CellValues& v, const PatchWeights<kSide>& weights) {
+    for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       reference[r][k] = z * kLog2E;
       sum[r][k] = 0;
     });
@@ -119,9 +48,8 @@ struct PatchSoftmax {
     for (int i = 1; i < kSide * kSide; ++i) lowest = fminf(lowest, reference[i / kSide][i % kSide]);
     return lowest * kLn2 + kHeadroom;
   }
-  __device__ void raise_references(const CellValues& v, const float (&ly)[kSide],
-                                   const float (&lx)[kSide]) {
-    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+  __device__ void raise_references(const CellValues& v, const PatchWeights<kSide>& weights) {
+    for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       const float raised = fmaxf(reference[r][k], z * kLog2E);
       sum[r][k] *= exp2_approx(reference[r][k] - raised);
       reference[r][k] = raised;
@@ -146,10 +74,10 @@ struct PatchAccuracy {
     }
   }
   // Class c, whose values are v, is some pixels' label.
-  __device__ void pass_label(const CellValues& v, const float (&ly)[kSide],
-                             const float (&lx)[kSide], const int (*classes)[kThreads], int c) {
+  __device__ void pass_label(const CellValues& v, const PatchWeights<kSide>& weights,
+                             const int (*classes)[kThreads], int c) {
     next = INT32_MAX;
-    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+    for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       const int y = classes[r * kSide + k][threadIdx.x];
       if (y > c) next = min(next, y);
       if (y != c) return;
@@ -159,70 +87,18 @@ struct PatchAccuracy {
   }
 };
 
-// Reads the labels of a patch into shared memory, [pixel][thread]. Returns a bit for each pixel that counts.
-template <class T, int kSide>
-__device__ inline unsigned read_labels(const Labels& label, const Place& at,
-                                       const LaneColumn& column, int64_t H, int64_t W,
-                                       int (*classes)[kThreads], FaultTally* tally) {
-  const T* first = static_cast<const T*>(label.map.data) + at.n * label.map.stride_n +
-                   at.row * label.map.stride_h;
-  const int stride_w = static_cast<int>(label.map.stride_w);
-  T value[kSide][kSide];
-#pragma unroll
-  for (int i = 0; i < kSide * kSide;
-       ++i) {  // all loads in flight together; beyond the patch its first pixel
-    const int r = i / kSide < at.rows ? i / kSide : 0, slot = at.slot + i % kSide;
-    value[i / kSide][i % kSide] =
-        first[r * label.map.stride_h +
-              static_cast<int64_t>(column.pixel(slot < column.count ? slot : at.slot)) * stride_w];
-  }
-  unsigned valid = 0, bad = 0;
-#pragma unroll
-  for (int i = 0; i < kSide * kSide; ++i) {
-    const T y = value[i / kSide][i % kSide];
-    const bool inside = i / kSide < at.rows && at.slot + i % kSide < column.count;
-    const bool counts = inside && static_cast<int64_t>(y) != label.ignore_index;
-    const bool known = static_cast<int64_t>(y) >= 0 && static_cast<int64_t>(y) < label.num_classes;
-    valid |= counts && known ? 1u << i : 0u;
-    bad |= counts && !known ? 1u << i : 0u;
-    classes[i][threadIdx.x] = counts && known ? static_cast<int>(y) : -1;
-  }
-  for (; bad; bad &= bad - 1) {
-    const int i = __ffs(static_cast<int>(bad)) - 1, X = column.pixel(at.slot + i % kSide);
-    label.class_of(first[i / kSide * label.map.stride_h + static_cast<int64_t>(X) * stride_w],
-                   (at.n * H + at.row + i / kSide) * W + X, tally);
-  }
-  return valid;
-}
-
-template <int kSide>
-__device__ inline unsigned read_labels(const Labels& label, const Place& at,
-                                       const LaneColumn& column, int64_t H, int64_t W,
-                                       int (*classes)[kThreads], FaultTally* tally) {
-  switch (label.map.type) {  // one uniform branch for all pixels
-    case Element::kUInt8:
-      return read_labels<uint8_t, kSide>(label, at, column, H, W, classes, tally);
-    case Element::kInt16:
-      return read_labels<int16_t, kSide>(label, at, column, H, W, classes, tally);
-    case Element::kInt32:
-      return read_labels<int32_t, kSide>(label, at, column, H, W, classes, tally);
-    default:
-      return read_labels<int64_t, kSide>(label, at, column, H, W, classes, tally);
-  }
-}
-
 // Adds sum_c beta_c (lse - z_c) to the losses in shared memory: label smoothing, a second walk over the classes.
 template <class S, int kSide>
 __device__ inline void add_smoothing(const Forward& a, const Samples<S>& samples,
-                                     const PatchSoftmax<kSide>& softmax, const float (&ly)[kSide],
-                                     const float (&lx)[kSide], unsigned valid,
+                                     const PatchSoftmax<kSide>& softmax,
+                                     const PatchWeights<kSide>& weights, unsigned valid,
                                      float (*losses)[kThreads]) {
   float term[kSide][kSide] = {};
   Samples<S> walk = samples;
-  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
+  for (int c = 0; c < static_cast<int>(a.patches.grid.C); ++c, walk.advance(1)) {
     const CellValues v = walk.values();
     const float beta = a.in.factor_of(c).beta;
-    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+    for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       term[r][k] += beta * (softmax.sum[r][k] - fmaf(z, kLog2E, -softmax.reference[r][k]));
     });
   }
@@ -234,13 +110,12 @@ __device__ inline void add_smoothing(const Forward& a, const Samples<S>& samples
 // Turns a softmax into the losses of the label terms, over the labels in shared memory, and saves lse2. valid: a bit per pixel.
 // Returns what the patch adds to the counts.
 template <class S, int kSide, bool kAccuracy>
-__device__ inline LossPartial label_losses(const Forward& a, const Place& at,
-                                           const LaneColumn& column, const Samples<S>& samples,
-                                           PatchSoftmax<kSide>& softmax,
+__device__ inline LossPartial label_losses(const Forward& a, const Patch& at,
+                                           const Samples<S>& samples, PatchSoftmax<kSide>& softmax,
                                            PatchAccuracy<kSide>& accuracy, unsigned valid,
-                                           const float (&ly)[kSide], const float (&lx)[kSide],
+                                           const PatchWeights<kSide>& weights,
                                            int (*classes)[kThreads], float (*losses)[kThreads]) {
-  float* lse2 = a.lse2 + (at.n * a.rows.out + at.row) * a.cols.out;
+  float* lse2 = a.lse2 + a.patches.pixel(at.n, at.row, at.column);
   float weight_sum = 0;
   int last = 0;
   CellValues of_label = samples.values();  // neighbouring pixels mostly share their label
@@ -253,8 +128,8 @@ __device__ inline LossPartial label_losses(const Forward& a, const Place& at,
       const int y = classes[i][threadIdx.x];
       if (y != last) of_label = samples.of_class(y);
       last = y;
-      const float left = of_label.left(ly[r]), across = of_label.right(ly[r]) - left;
-      const float z = fmaf(lx[k], across, left);
+      const float left = of_label.left(weights.y[r]), across = of_label.right(weights.y[r]) - left;
+      const float z = fmaf(weights.x[k], across, left);
       const float above = fmaf(z, kLog2E, -softmax.reference[r][k]);
       if (kAccuracy && accuracy.bar[r][k] > z) accuracy.beaten |= 1u << i;
       const float weight = a.in.weight_of(y);
@@ -264,8 +139,7 @@ __device__ inline LossPartial label_losses(const Forward& a, const Place& at,
       saved = softmax.reference[r][k] + softmax.sum[r][k];
     }
     losses[i][threadIdx.x] = loss;
-    if (r < at.rows && at.slot + k < column.count)
-      lse2[r * a.cols.out + column.pixel(at.slot + k)] = saved;
+    if (at.contains(r, k)) lse2[r * a.patches.cols.out + k] = saved;
   }
   return {0, static_cast<double>(weight_sum),
           static_cast<unsigned long long>(__popc(valid & ~accuracy.beaten)),
@@ -274,26 +148,23 @@ __device__ inline LossPartial label_losses(const Forward& a, const Place& at,
 
 // Calls f(index in the patch, row, column) for the pixels of a patch that exist.
 template <int kSide, class F>
-__device__ inline void for_each_pixel(const Place& at, const LaneColumn& column, F&& f) {
-  for (int i = 0; i < kSide * at.rows; ++i) {
-    const int slot = at.slot + i % kSide;
-    if (slot < column.count) f(i, at.row + i / kSide, column.pixel(slot));
-  }
+__device__ inline void for_each_pixel(const Patch& at, F&& f) {
+  for (int i = 0; i < kSide * at.rows; ++i)
+    if (i % kSide < at.columns) f(i, at.row + i / kSide, at.column + i % kSide);
 }
 
 // The sum of the losses in shared memory, times their pixels' weights; with reduction none they are written.
 template <int kSide>
-__device__ inline float sum_losses(const Forward& a, const Place& at, const LaneColumn& column,
-                                   float (*losses)[kThreads]) {
+__device__ inline float sum_losses(const Forward& a, const Patch& at, float (*losses)[kThreads]) {
   if (a.in.pixel_weight.data != nullptr) {
-    for_each_pixel<kSide>(at, column, [&](int i, int64_t Y, int64_t X) {
+    for_each_pixel<kSide>(at, [&](int i, int64_t Y, int64_t X) {
       float& loss = losses[i][threadIdx.x];
       if (loss != 0.0f) loss *= a.in.pixel_weight_at(at.n, Y, X);
     });
   }
   if (a.loss != nullptr) {
-    for_each_pixel<kSide>(at, column, [&](int i, int64_t Y, int64_t X) {
-      a.loss[(at.n * a.rows.out + Y) * a.cols.out + X] = losses[i][threadIdx.x];
+    for_each_pixel<kSide>(at, [&](int i, int64_t Y, int64_t X) {
+      a.loss[a.patches.pixel(at.n, Y, X)] = losses[i][threadIdx.x];
     });
   }
   float sum = 0;
@@ -304,9 +175,9 @@ __device__ inline float sum_losses(const Forward& a, const Place& at, const Lane
 
 // A patch without a valid label: nothing to compute.
 template <int kSide>
-__device__ inline void skip_patch(const Forward& a, const Place& at, const LaneColumn& column) {
-  for_each_pixel<kSide>(at, column, [&](int, int64_t Y, int64_t X) {
-    const int64_t p = (at.n * a.rows.out + Y) * a.cols.out + X;
+__device__ inline void skip_patch(const Forward& a, const Patch& at) {
+  for_each_pixel<kSide>(at, [&](int, int64_t Y, int64_t X) {
+    const int64_t p = a.patches.pixel(at.n, Y, X);
     a.lse2[p] = INFINITY;
     if (a.loss) a.loss[p] = 0;
   });
@@ -316,44 +187,35 @@ template <class S, int kSide, bool kAccuracy>
 __device__ inline LossPartial patch_loss(const S* __restrict__ logits, const Forward& a,
                                          unsigned patch, int (*classes)[kThreads],
                                          float (*losses)[kThreads], FaultTally* tally) {
-  const Place at(a, patch, kSide);
-  if (at.rows <= 0) return {};
-  const LaneColumn column(a.cols, at.lane);
-  if (at.slot >= column.count) return {};
-  const unsigned valid =
-      read_labels<kSide>(a.in.label, at, column, a.rows.out, a.cols.out, classes, tally);
+  const Patch at(a.patches, patch);
+  if (at.empty()) return {};
+  const unsigned valid = read_labels<kSide>(a.in.label, a.patches, at, classes, tally);
   if (valid == 0) {
-    skip_patch<kSide>(a, at, column);
+    skip_patch<kSide>(a, at);
     return {};
   }
-  const CellWeights row_weights(a.rows, at.cell_y, at.row);
-  float ly[kSide], lx[kSide];
-#pragma unroll
-  for (int i = 0; i < kSide; ++i) {
-    ly[i] = row_weights.at(i);
-    lx[i] = column.lambda(at.slot + i);
-  }
-  const Samples<S> samples(logits, a.grid, at, column);
+  const PatchWeights<kSide> weights(a.patches, at);
+  const Samples<S> samples(logits, a.patches.grid, at);
   PatchAccuracy<kSide> accuracy(classes);
-  PatchSoftmax<kSide> softmax(samples.values(), ly, lx);
+  PatchSoftmax<kSide> softmax(samples.values(), weights);
   float limit = softmax.limit();
   Samples<S> walk = samples;
-  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
+  for (int c = 0; c < static_cast<int>(a.patches.grid.C); ++c, walk.advance(1)) {
     const CellValues v = walk.values();
-    if (Samples<S>::highest(v) > limit) {
-      softmax.raise_references(v, ly, lx);
+    if (v.highest() > limit) {
+      softmax.raise_references(v, weights);
       limit = softmax.limit();
     }
-    if (kAccuracy && c == accuracy.next) accuracy.pass_label(v, ly, lx, classes, c);
-    for_each_blend<kSide>(v, ly, lx, [&](int r, int k, float z) {
+    if (kAccuracy && c == accuracy.next) accuracy.pass_label(v, weights, classes, c);
+    for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       softmax.sum[r][k] += exp2_approx(fmaf(z, kLog2E, -softmax.reference[r][k]));
       if (kAccuracy) accuracy.bar[r][k] = fmaxf(accuracy.bar[r][k], z);
     });
   }
-  LossPartial mine = label_losses<S, kSide, kAccuracy>(a, at, column, samples, softmax, accuracy,
-                                                       valid, ly, lx, classes, losses);
-  if (a.in.smoothing != 0.0f) add_smoothing(a, samples, softmax, ly, lx, valid, losses);
-  mine.loss = static_cast<double>(sum_losses<kSide>(a, at, column, losses));
+  LossPartial mine = label_losses<S, kSide, kAccuracy>(a, at, samples, softmax, accuracy, valid,
+                                                       weights, classes, losses);
+  if (a.in.smoothing != 0.0f) add_smoothing(a, samples, softmax, weights, valid, losses);
+  mine.loss = static_cast<double>(sum_losses<kSide>(a, at, losses));
   return mine;
 }
 
@@ -365,15 +227,15 @@ __global__ void __launch_bounds__(kThreads, 4)
   __shared__ float losses[kSide * kSide][kThreads];
   const unsigned patch = blockIdx.x * kThreads + threadIdx.x;
   LossPartial mine;
-  if (patch < a.patches)
+  if (patch < a.patches.patches)
     mine = patch_loss<S, kSide, kAccuracy>(logits, a, patch, classes, losses, tally);
   const LossPartial sum = block_sum<kThreads>(mine);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
 template <class S>
-auto kernel_for(bool narrow, bool accuracy) {
-  if (narrow) return accuracy ? forward_kernel<S, 2, true> : forward_kernel<S, 2, false>;
+auto kernel_for(int side, bool accuracy) {
+  if (side == 2) return accuracy ? forward_kernel<S, 2, true> : forward_kernel<S, 2, false>;
   return accuracy ? forward_kernel<S, 4, true> : forward_kernel<S, 4, false>;
 }
 
@@ -391,35 +253,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
   Tensor weight_sum = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor tally = torch::stable::new_empty(logits, {2}, ScalarType::Long);
   const Tensor samples = by_class(logits);
-  const PixelGrid g = grid_of(samples);
-  const BilinearAxis rows{g.H, target.size(1), align_corners},
-      cols{g.W, target.size(2), align_corners};
-  const int64_t slots = most_slots(cols), row_slots = most_rows(rows);
-  const bool narrow = std::max(slots, row_slots) <= 2;
-  const int64_t side = narrow ? 2 : 4, row_chunks = (row_slots + side - 1) / side,
-                column_chunks = (slots + side - 1) / side;
-  const int64_t patches =
-      target.numel() == 0 ? 0 : g.N * (g.H + 1) * row_chunks * lanes_of(cols) * column_chunks;
-  STD_TORCH_CHECK(patches <= INT32_MAX && std::max(target.size(1), target.size(2)) <= kMostPixels,
-                  "segfast::upsample_cross_entropy: target ", shape_text(target),
-                  " is too large for one call (hint: split the batch)");
-  const unsigned blocks = blocks_for(patches, kThreads, INT32_MAX);
+  const PatchGrid patches = patch_grid("upsample_cross_entropy", grid_of(samples), target.size(1),
+                                       target.size(2), align_corners);
+  const unsigned blocks = blocks_for(patches.patches, kThreads, INT32_MAX);
   Tensor partials = torch::stable::new_empty(logits, {blocks * int64_t{4}}, ScalarType::Double);
   auto* parts = static_cast<LossPartial*>(partials.mutable_data_ptr());
-  const Forward args{g,
-                     rows,
-                     cols,
-                     loss_inputs(target, pixel_weight, weight, label_smoothing, g.C, ignore_index),
-                     per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
-                     static_cast<float*>(lse2.mutable_data_ptr()),
-                     static_cast<unsigned>(patches),
-                     static_cast<unsigned>(row_chunks),
-                     static_cast<unsigned>(column_chunks),
-                     static_cast<unsigned>(lanes_of(cols))};
+  const Forward args{
+      patches,
+      loss_inputs(target, pixel_weight, weight, label_smoothing, patches.grid.C, ignore_index),
+      per_pixel ? static_cast<float*>(loss.mutable_data_ptr()) : nullptr,
+      static_cast<float*>(lse2.mutable_data_ptr())};
   const cudaStream_t stream = current_stream(logits);
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
-    const auto kernel = kernel_for<S>(narrow, accuracy);
+    const auto kernel = kernel_for<S>(patches.side, accuracy);
     kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const S*>(samples.const_data_ptr()), args,
                                             parts, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();

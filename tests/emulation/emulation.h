@@ -183,6 +183,16 @@ struct alignas(8) ushort4 {
   uint16_t x, y, z, w;
 };
 inline float __log2f(float x) { return std::log2(x); }
+// ex2.approx errs by up to 2^-22, so this does: from the bits of x, as if at random.
+inline float approximate_exp2(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  bits = (bits ^ bits >> 15) * 0x9e3779b1u;
+  const float error = static_cast<float>(static_cast<int32_t>(bits)) * 0x1p-53f;  // in [-2^-22, 2^-22]
+  const float y = std::exp2(x);
+  return y + y * error;
+}
+#define exp2f approximate_exp2
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 template <class T>

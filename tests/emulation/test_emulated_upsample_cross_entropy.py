@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from emulated import close, labels
-from helpers import LAYOUTS, strided
+from helpers import LAYOUTS, assert_within_budget, strided
 
 import segfast.ops
 
@@ -83,6 +83,34 @@ def test_dtypes_and_layouts(emulated, dtype, layout):
         ignore = 255 if label_dtype == torch.uint8 else -1
         target = strided(labels((2, 24, 28), 9, label_dtype)[:, None], layout)[:, 0]
         agree(emulated, logits, target, ignore_index=ignore, rtol=rtol)
+
+
+@pytest.mark.parametrize("reduction", [0, 1])
+@pytest.mark.parametrize("num_classes", [2, 11, 150])
+@pytest.mark.parametrize("sizes", [((5, 6), (20, 24)), ((9, 33), (72, 264)), ((13, 10), (37, 43))])
+def test_error_budget(emulated, sizes, num_classes, reduction):
+    """Loss and gradient err little more than eager's, with exponentials as inexact as the device's."""
+    (h, w), size = sizes
+    logits = torch.randn(1, num_classes, h, w) * 3
+    target = labels((1, *size), num_classes, torch.int16)
+    results, upstream = [], torch.ones(()) if reduction else torch.rand(1, *size)
+    for dtype in (torch.float32, torch.float64):
+        x = logits.to(dtype).requires_grad_()
+        loss = segfast.ops.upsample_cross_entropy_reference(
+            x, target, ignore_index=-1, reduction="mean" if reduction else "none"
+        )
+        results.append((loss.detach(), torch.autograd.grad(loss, x, upstream.to(dtype))[0]))
+    eager, truth = results
+    options = (-1, reduction, 0.0)
+    loss, lse2, weight_sum, _ = emulated.upsample_cross_entropy(
+        logits, target, None, None, *options, False, False
+    )
+    grad = emulated.upsample_cross_entropy_backward(
+        upstream, logits, target, None, None, lse2, weight_sum, *options, False
+    )
+    assert_within_budget(loss, eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].max().item()))
+    # lse2 is one rounded number: half a unit in the last place of 16 to 32 is 7e-7 of a probability
+    assert_within_budget(grad, eager[1], truth[1], slack=8e-7 * truth[1].abs().max().item())
 
 
 def test_large_and_masked_logits(emulated):

@@ -36,6 +36,8 @@ SIZES = [
     *(((3, 35), (3 * s, 35 * s)) for s in (2, 3, 4, 8, 16)),
     ((3, 33), (17, 257)),
 ]
+# How much more than eager a gradient may err, of the largest one. On CUDA the log-sum-exp is saved as one rounded number.
+GRADIENT_SLACK = {"cpu": 3e-7, "cuda": 8e-7}
 OPTIONS = [
     {"weighted": weighted, "pixel": pixel, "label_smoothing": smoothing, "reduction": reduction}
     for weighted, pixel, smoothing, reduction in itertools.product(
@@ -91,7 +93,9 @@ def test_matches_reference(device, sizes, align_corners):
     eager = loss_and_grad(upsample_cross_entropy_reference, logits, target, **options)
     truth = loss_and_grad(upsample_cross_entropy_reference, logits.double(), target, **options)
     assert_within_budget(actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].item()))
-    assert_within_budget(actual[1], eager[1], truth[1], slack=2e-7 * truth[1].abs().max().item())
+    assert_within_budget(
+        actual[1], eager[1], truth[1], slack=GRADIENT_SLACK[device] * truth[1].abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -111,7 +115,9 @@ def test_options(device, options):
     assert_within_budget(
         actual[0], eager[0], truth[0], slack=2e-7 * max(1.0, truth[0].abs().max().item())
     )
-    assert_within_budget(actual[1], eager[1], truth[1], slack=3e-7 * truth[1].abs().max().item())
+    assert_within_budget(
+        actual[1], eager[1], truth[1], slack=GRADIENT_SLACK[device] * truth[1].abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -130,7 +136,7 @@ def test_error_budget(device, dtype, num_classes):
     assert_within_budget(actual[0], eager[0], truth[0], slack=3e-7 * max(1.0, truth[0].item()))
     factor = 1 / (target != -1).sum().item()  # of every pixel: a single class has gradient 0
     largest = max(truth[1].abs().max().item(), factor)
-    assert_within_budget(actual[1], eager[1], truth[1], slack=3e-7 * largest)
+    assert_within_budget(actual[1], eager[1], truth[1], slack=GRADIENT_SLACK[device] * largest)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
