@@ -5,7 +5,7 @@
    Mapping  a thread owns 16 neighbouring pixels and counts runs of equal pairs: one addition per run. See
             pair_counts.cuh for how blocks count
    Launch   256 threads; the number of blocks depends on the work only
-   Numerics integers: exact. A block sees fewer than 2^32 pixels, so 32-bit private counters suffice
+   Numerics integers: exact
    Order    integer additions commute: the same counts every run */
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/element.cuh"
@@ -33,7 +33,8 @@ __device__ inline void add_run(const Pairs& a, int64_t label, int64_t guess, int
                                FaultTally* tally) {
   if (run == 0 || label == a.ignore_index) return;
   const bool label_ok = label >= 0 && label < a.num_classes;
-  if (label_ok && guess >= 0 && guess < a.num_classes) return counts.add(label, guess, run);
+  if (label_ok && guess >= 0 && guess < a.num_classes)
+    return counts.add(static_cast<int>(label), static_cast<int>(guess), run);
   for (unsigned i = 0; i < run; ++i)
     report_fault(tally, at + i, label_ok ? guess : label, a.num_classes);
 }
@@ -42,8 +43,8 @@ template <bool kPrivate>
 __global__ void __launch_bounds__(kThreads)
     confusion_matrix_kernel(const Pairs a, unsigned long long* __restrict__ out,
                             FaultTally* tally) {
-  extern __shared__ unsigned block_counts[];
-  const PairCounts<kPrivate> counts{block_counts, out, a.num_classes};
+  extern __shared__ uint4 block_counts[];
+  const PairCounts<kPrivate> counts{block_counts, out, static_cast<int>(a.num_classes)};
   counts.clear();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kPixelsPerThread;
   for (int64_t begin =
@@ -78,9 +79,13 @@ void confusion_matrix_(const Tensor& counts, const Tensor& pred, const Tensor& t
   const Tensor p = torch::stable::contiguous(pred), t = torch::stable::contiguous(target);
   const Pairs pairs{p.const_data_ptr(), t.const_data_ptr(), element_of(p), element_of(t),
                     t.numel(),          num_classes,        ignore_index};
-  const unsigned blocks = blocks_for(t.numel(), kThreads * kPixelsPerThread, kMostBlocks);
-  const size_t bytes = private_bytes(num_classes);
+  constexpr int64_t kStep = kThreads * kPixelsPerThread,
+                    kMostPixels = kMostBlockPixels / kStep * kStep;
+  const unsigned blocks = blocks_for(
+      t.numel(), kStep, std::max(kMostBlocks, (t.numel() + kMostPixels - 1) / kMostPixels));
+  const size_t bytes = private_bytes(num_classes, 0, 2);
   const auto kernel = bytes > 0 ? confusion_matrix_kernel<true> : confusion_matrix_kernel<false>;
+  allow_shared(kernel, bytes);
   kernel<<<blocks, kThreads, bytes, current_stream(counts)>>>(
       pairs, static_cast<unsigned long long*>(counts.mutable_data_ptr()), fault_tally());
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,10 +1,20 @@
 /* Reading the class of a pixel: the ignored label and bad ones are told apart in one place. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "base/check.h"
 #include "cuda/element.cuh"
 #include "cuda/label_faults.cuh"
 
 namespace segfast {
+
+// A class as kernels keep it; kNoClass where a pixel does not count.
+using Class = uint16_t;
+constexpr int kNoClass = 0xffff;
+
+inline void check_classes(const char* op, int64_t num_classes) {
+  STD_TORCH_CHECK(num_classes <= kNoClass, "segfast::", op, ": expected at most ", kNoClass,
+                  " classes on CUDA, got ", num_classes);
+}
 
 struct Labels {
   PixelMap map;

@@ -26,6 +26,24 @@ inline unsigned blocks_for(int64_t work, int64_t per_block, int64_t most) {
   return static_cast<unsigned>(std::clamp<int64_t>((work + per_block - 1) / per_block, 1, most));
 }
 
+// Shared memory that each of `blocks` blocks on one multiprocessor of the current device may have, static and dynamic together.
+inline int64_t shared_bytes_for(int blocks) {
+  int device = 0, all = 0, reserved = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+  STD_CUDA_CHECK(
+      cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device));
+  return all / blocks - reserved;
+}
+
+// Asks for a kernel's dynamic shared memory: without asking, static and dynamic may have 48 KB together.
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t bytes) {
+  STD_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(bytes)));
+}
+
 // Of the current device. Only for cutting work into blocks whose sums do not depend on the cut.
 inline int multiprocessors() {
   int device = 0, count = 1;

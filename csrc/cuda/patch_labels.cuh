@@ -6,11 +6,11 @@
 
 namespace segfast {
 
-// Reads the labels of a patch into shared memory, [pixel][thread], -1 where a pixel does not count. Returns a bit for each that
+// Reads the labels of a patch into shared memory, [pixel][thread], kNoClass where a pixel does not count. Returns a bit for each that
 // does; bad labels are reported to `tally`.
-template <class T, int kSide>
+template <class T, int kSide, class Kept>
 __device__ inline unsigned read_labels(const Labels& label, const PatchGrid& grid, const Patch& at,
-                                       int (*classes)[kPatchThreads], FaultTally* tally) {
+                                       Kept (*classes)[kPatchThreads], FaultTally* tally) {
   const T* first = static_cast<const T*>(label.map.data) + at.n * label.map.stride_n +
                    at.row * label.map.stride_h + at.column * label.map.stride_w;
   T value[kSide][kSide];
@@ -27,7 +27,7 @@ __device__ inline unsigned read_labels(const Labels& label, const PatchGrid& gri
     const bool known = y >= 0 && y < label.num_classes;
     valid |= counts && known ? 1u << i : 0u;
     bad |= counts && !known ? 1u << i : 0u;
-    classes[i][threadIdx.x] = counts && known ? static_cast<int>(y) : -1;
+    classes[i][threadIdx.x] = static_cast<Kept>(counts && known ? y : kNoClass);
   }
   for (; bad; bad &= bad - 1) {
     const int i = __ffs(static_cast<int>(bad)) - 1, r = i / kSide, k = i % kSide;
@@ -37,9 +37,9 @@ __device__ inline unsigned read_labels(const Labels& label, const PatchGrid& gri
   return valid;
 }
 
-template <int kSide>
+template <int kSide, class Kept>
 __device__ inline unsigned read_labels(const Labels& label, const PatchGrid& grid, const Patch& at,
-                                       int (*classes)[kPatchThreads], FaultTally* tally) {
+                                       Kept (*classes)[kPatchThreads], FaultTally* tally) {
   switch (label.map.type) {  // one uniform branch for all pixels
     case Element::kUInt8:
       return read_labels<uint8_t, kSide>(label, grid, at, classes, tally);

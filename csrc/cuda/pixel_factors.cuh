@@ -15,11 +15,10 @@
 namespace segfast {
 
 constexpr int kClassesPerLane = 4;  // of the gradient kernel
-constexpr uint16_t kNoClass = 0xffff;
 
 struct PixelFactors {
   float* lse2;
-  uint16_t* label;
+  Class* label;
   unsigned* present;
   float *softmax, *one_hot;  // k and l; null where all are 1
   float*
@@ -53,7 +52,7 @@ __device__ inline void store_part(float* to, const float (&v)[kPart]) {
     *reinterpret_cast<float4*>(to) = float4{v[0], v[1], v[2], v[3]};
 }
 template <int kPart>
-__device__ inline void store_part(uint16_t* to, const uint16_t (&v)[kPart]) {
+__device__ inline void store_part(Class* to, const Class (&v)[kPart]) {
   if constexpr (kPart == 2)
     *reinterpret_cast<ushort2*>(to) = ushort2{v[0], v[1]};
   else
@@ -77,13 +76,13 @@ static __global__ void __launch_bounds__(256, 3)
 #pragma unroll 1
     for (int part = 0; part < kSlots; part += kPart) {
       float lse2[kPart], softmax[kPart], one_hot[kPart];
-      uint16_t label[kPart];
+      Class label[kPart];
 #pragma unroll
       for (int k = 0; k < kPart; ++k) {
         const int slot = first_slot + part + k;
         const int64_t X = column.pixel(slot), p = row * a.cols.out + X;
         const int y = slot < column.count ? a.in.label.class_at(n, Y, X, p, nullptr) : -1;
-        label[k] = y < 0 ? kNoClass : static_cast<uint16_t>(y);
+        label[k] = static_cast<Class>(y < 0 ? kNoClass : y);
         lse2[k] = y < 0 ? INFINITY : a.lse2[p];
         softmax[k] = one_hot[k] = 0;
         if (y < 0) continue;
@@ -141,7 +140,7 @@ struct FactorTensors {
       return t.numel() ? static_cast<float*>(t.mutable_data_ptr()) : nullptr;
     };
     return {floats(lse2),
-            static_cast<uint16_t*>(label.mutable_data_ptr()),
+            static_cast<Class*>(label.mutable_data_ptr()),
             static_cast<unsigned*>(present.mutable_data_ptr()),
             floats(softmax),
             floats(one_hot),

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 5)
 }
 
 template <class S>
-__global__ void __launch_bounds__(kPlainThreads, 8)
+__global__ void __launch_bounds__(kPlainThreads)
     plain_argmax_kernel(const S* __restrict__ logits, const __grid_constant__ PixelGrid g,
                         const Prediction out) {
   const int64_t pixels = g.N * g.H * g.W, stride = static_cast<int64_t>(gridDim.x) * kPlainThreads;

@@ -20,23 +20,31 @@ namespace segfast {
 namespace {
 
 constexpr int kThreads = kPatchThreads;
-constexpr int64_t kMostBlocks = 2048;
+constexpr int64_t kMostBlocks =
+    2048;                           // unless a block would have more pixels than its counters hold
+constexpr int kResidentBlocks = 2;  // per multiprocessor, at least, for a private histogram
+
+// Blocks of kThreads threads for `work` items of up to `pixels` pixels each.
+inline unsigned counting_blocks(int64_t work, int64_t pixels) {
+  const int64_t most = kMostBlockPixels / (kThreads * pixels) * kThreads;  // items of a block
+  return blocks_for(work, kThreads, std::max(kMostBlocks, (work + most - 1) / most));
+}
 
 template <class S, int kSide, bool kPrivate>
 __device__ inline void count_patch(const S* __restrict__ logits, const PatchGrid& a,
                                    const Labels& labels, const Patch& at,
-                                   int (*classes)[kPatchThreads],
+                                   Class (*classes)[kPatchThreads],
                                    const PairCounts<kPrivate>& counts, FaultTally* tally) {
   if (at.empty() || read_labels<kSide>(labels, a, at, classes, tally) == 0) return;
   const PatchWeights<kSide> weights(a, at);
   PatchArgmax<kSide> chosen(weights);
   choose_classes(logits, a, at, chosen, weights);
-  int label = -1, guess = 0;
+  int label = kNoClass, guess = 0;
   unsigned run = 0;
 #pragma unroll
   for (int i = 0; i < kSide * kSide; ++i) {
     const int y = classes[i][threadIdx.x], c = chosen.index[i / kSide][i % kSide];
-    if (y < 0) continue;
+    if (y == kNoClass) continue;
     if (run > 0 && (y != label || c != guess)) {
       counts.add(label, guess, run);
       run = 0;
@@ -53,9 +61,9 @@ __global__ void __launch_bounds__(kThreads, 4)
     upsample_confusion_matrix_kernel(const S* __restrict__ logits,
                                      const __grid_constant__ PatchGrid a, const Labels labels,
                                      unsigned long long* __restrict__ out, FaultTally* tally) {
-  extern __shared__ unsigned block_counts[];
-  __shared__ int classes[kSide * kSide][kThreads];
-  const PairCounts<kPrivate> counts{block_counts, out, labels.num_classes};
+  extern __shared__ uint4 block_counts[];
+  __shared__ Class classes[kSide * kSide][kThreads];
+  const PairCounts<kPrivate> counts{block_counts, out, static_cast<int>(labels.num_classes)};
   counts.clear();
   for (int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; index < a.patches;
        index += static_cast<int64_t>(gridDim.x) * kThreads)
@@ -69,8 +77,8 @@ __global__ void __launch_bounds__(kThreads, 8)
     plain_confusion_matrix_kernel(const S* __restrict__ logits, const __grid_constant__ PixelGrid g,
                                   const Labels labels, unsigned long long* __restrict__ out,
                                   FaultTally* tally) {
-  extern __shared__ unsigned block_counts[];
-  const PairCounts<kPrivate> counts{block_counts, out, labels.num_classes};
+  extern __shared__ uint4 block_counts[];
+  const PairCounts<kPrivate> counts{block_counts, out, static_cast<int>(labels.num_classes)};
   counts.clear();
   const int64_t pixels = g.N * g.H * g.W, stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t p = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; p < pixels;
@@ -96,10 +104,11 @@ auto kernel_for(int side, bool has_private) {
 void upsample_confusion_matrix_(const Tensor& counts, const Tensor& logits, const Tensor& target,
                                 int64_t ignore_index, bool align_corners) {
   const int64_t num_classes = check_upsample_confusion_matrix(counts, logits, target);
+  check_classes("upsample_confusion_matrix_", num_classes);
   const DeviceGuard guard(counts.get_device_index());
   if (target.numel() == 0) return;
   const Labels labels{map_of(target), num_classes, ignore_index};
-  const size_t bytes = private_bytes(num_classes);
+  const size_t bytes = private_bytes(num_classes, sizeof(Class) * 16 * kThreads, kResidentBlocks);
   const cudaStream_t stream = current_stream(logits);
   auto* out = static_cast<unsigned long long*>(counts.mutable_data_ptr());
   const PixelGrid grid = grid_of(logits);
@@ -108,7 +117,8 @@ void upsample_confusion_matrix_(const Tensor& counts, const Tensor& logits, cons
       using S = decltype(zero);
       const auto kernel = bytes > 0 ? plain_confusion_matrix_kernel<S, true>
                                     : plain_confusion_matrix_kernel<S, false>;
-      kernel<<<blocks_for(target.numel(), kThreads, kMostBlocks), kThreads, bytes, stream>>>(
+      allow_shared(kernel, bytes);
+      kernel<<<counting_blocks(target.numel(), 1), kThreads, bytes, stream>>>(
           static_cast<const S*>(logits.const_data_ptr()), grid, labels, out, fault_tally());
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
@@ -120,7 +130,8 @@ void upsample_confusion_matrix_(const Tensor& counts, const Tensor& logits, cons
   with_logit_type(logits, [&](auto zero) {
     using S = decltype(zero);
     const auto kernel = kernel_for<S>(patches.side, bytes > 0);
-    kernel<<<blocks_for(patches.patches, kThreads, kMostBlocks), kThreads, bytes, stream>>>(
+    allow_shared(kernel, bytes);
+    kernel<<<counting_blocks(patches.patches, 16), kThreads, bytes, stream>>>(
         static_cast<const S*>(samples.const_data_ptr()), patches, labels, out, fault_tally());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });

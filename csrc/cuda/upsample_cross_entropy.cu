@@ -62,21 +62,20 @@ struct PatchSoftmax {
 template <int kSide>
 struct PatchAccuracy {
   float bar[kSide][kSide];
-  unsigned beaten = 0;   // a bit per pixel: by an earlier class
-  int next = INT32_MAX;  // the smallest label not yet passed
+  unsigned beaten = 0;  // a bit per pixel: by an earlier class
+  int next = kNoClass;  // the smallest label not yet passed
 
   __device__ explicit PatchAccuracy(const int (*classes)[kThreads]) {
 #pragma unroll
     for (int i = 0; i < kSide * kSide; ++i) {
-      const int y = classes[i][threadIdx.x];
-      if (y >= 0) next = min(next, y);
+      next = min(next, static_cast<int>(classes[i][threadIdx.x]));
       bar[i / kSide][i % kSide] = -INFINITY;
     }
   }
   // Class c, whose values are v, is some pixels' label.
   __device__ void pass_label(const CellValues& v, const PatchWeights<kSide>& weights,
                              const int (*classes)[kThreads], int c) {
-    next = INT32_MAX;
+    next = kNoClass;
     for_each_blend<kSide>(v, weights, [&](int r, int k, float z) {
       const int y = classes[r * kSide + k][threadIdx.x];
       if (y > c) next = min(next, y);
@@ -245,6 +244,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
     double label_smoothing, bool accuracy, bool align_corners) {
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
+  check_classes("upsample_cross_entropy", logits.size(1));
   const DeviceGuard guard(logits.get_device_index());
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
   Tensor loss = torch::stable::new_empty(

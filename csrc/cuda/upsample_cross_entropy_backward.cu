@@ -403,9 +403,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
                                        bool align_corners) {
   check_cross_entropy("upsample_cross_entropy_backward", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy_backward", logits, target);
-  STD_TORCH_CHECK(logits.size(1) < kNoClass,
-                  "segfast::upsample_cross_entropy: expected at most 65534 classes on CUDA, got ",
-                  logits.size(1));
+  check_classes("upsample_cross_entropy_backward", logits.size(1));
   const DeviceGuard guard(logits.get_device_index());
   Tensor grad = torch::stable::empty_like(logits);
   if (grad.numel() == 0) return grad;

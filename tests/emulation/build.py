@@ -26,6 +26,9 @@ _LAUNCH_HEADER = """#pragma once
 namespace segfast {
 struct DeviceGuard { explicit DeviceGuard(int) {} };
 inline cudaStream_t current_stream(const Tensor&) { return nullptr; }
+inline int64_t shared_bytes_for(int blocks) { return (100 << 10) / blocks - 1024; }  // as sm_86 has
+template <class Kernel>
+void allow_shared(Kernel*, size_t bytes) { emulation::allowed_shared = bytes; }
 inline int multiprocessors() { return 4; }
 inline unsigned blocks_for(int64_t work, int64_t per_block, int64_t most) {
   return static_cast<unsigned>(std::clamp<int64_t>((work + per_block - 1) / per_block, 1, most));
@@ -45,8 +48,8 @@ def translate(source: str) -> str:
         r"DeviceType::CUDA,\s*images\[0\]\.get_device_index\(\)", "DeviceType::CPU, 0", source
     )
     source = re.sub(
-        r"extern __shared__ unsigned (\w+)\[\];",
-        r"unsigned* \1 = emulation::dynamic_shared<unsigned>();",
+        r"extern __shared__ (\w+) (\w+)\[\];",
+        r"\1* \2 = emulation::dynamic_shared<\1>();",
         source,
     )
     while (at := source.find("<<<")) >= 0:

@@ -42,6 +42,7 @@ constexpr size_t kStackBytes = 128 << 10;
 inline std::vector<Fiber> fibers;
 inline std::vector<std::vector<uint64_t>> exchange;  // [warp][2 * 32]
 inline std::vector<char> dynamic_bytes;
+inline size_t allowed_shared = 0;  // dynamic shared memory asked for by the next launch
 inline ucontext_t scheduler;
 inline unsigned current;
 inline std::function<void()> body;
@@ -103,6 +104,10 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, F&& kernel) {
     throw std::runtime_error("emulation: bad launch configuration");
   }
   if (grid.y > 65535 || grid.z > 65535) throw std::runtime_error("emulation: grid too large in y or z");
+  if (shared_bytes > (32 << 10) && shared_bytes > allowed_shared) {
+    throw std::runtime_error("emulation: dynamic and static shared memory beyond 48 KB must be asked for");
+  }
+  allowed_shared = 0;
   gridDim = grid;
   blockDim = block;
   body = kernel;
@@ -170,6 +175,9 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 struct float2 {
   float x, y;
 };
