@@ -90,6 +90,16 @@ __device__ inline void for_each_blend(const CellValues& v, const PatchWeights<kS
   }
 }
 
+// Four samples as they lie in memory.
+template <class S>
+struct RawValues {
+  S top_left, top_right, bottom_left, bottom_right;
+
+  __device__ CellValues values() const {
+    return {widen(top_left), widen(top_right), widen(bottom_left), widen(bottom_right)};
+  }
+};
+
 // The four samples around a patch, of one class; `advance` goes on to a following one.
 template <class S>
 struct Samples {
@@ -108,9 +118,10 @@ struct Samples {
     bottom_left = bottom + left;
     bottom_right = bottom + right;
   }
-  __device__ CellValues values() const {
-    return {widen(*top_left), widen(*top_right), widen(*bottom_left), widen(*bottom_right)};
+  __device__ RawValues<S> load() const {
+    return {*top_left, *top_right, *bottom_left, *bottom_right};
   }
+  __device__ CellValues values() const { return load().values(); }
   __device__ void advance(int classes) {
     const int64_t step = classes * stride_c;
     top_left += step;

@@ -71,17 +71,27 @@ template <class S, int kSide>
 __device__ inline void choose_classes(const S* __restrict__ logits, const PatchGrid& a,
                                       const Patch& at, PatchArgmax<kSide>& chosen,
                                       const PatchWeights<kSide>& weights) {
-  constexpr int kRenew = 8;  // classes between two looks at the lowest of the best
+  constexpr int kGroup = 4;  // classes whose loads fly together
+  const int num_classes = static_cast<int>(a.grid.C);
   Samples<S> walk(logits, a.grid, at);
   float low = -INFINITY;
-  for (int c = 0; c < static_cast<int>(a.grid.C); ++c, walk.advance(1)) {
-    const CellValues v = walk.values();
-    const float high = v.highest();
-    if (high > low && high < INFINITY)
-      chosen.add(v, weights, c);
-    else if (!(high <= low))
-      chosen.add_special(v, weights, c);
-    if (c % kRenew == 1) low = chosen.lowest();
+  for (int first = 0; first < num_classes; first += kGroup) {
+    RawValues<S> raw[kGroup];
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {  // beyond the last class the last one again: it never wins
+      raw[i] = walk.load();
+      if (first + i + 1 < num_classes) walk.advance(1);
+    }
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      const CellValues v = raw[i].values();
+      const float high = v.highest();
+      if (high > low && high < INFINITY)
+        chosen.add(v, weights, first + i);
+      else if (!(high <= low))
+        chosen.add_special(v, weights, first + i);
+    }
+    if (first % (2 * kGroup) == 0) low = chosen.lowest();
   }
 }
 

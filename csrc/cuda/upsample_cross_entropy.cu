@@ -199,8 +199,12 @@ __device__ inline LossPartial patch_loss(const S* __restrict__ logits, const For
   PatchSoftmax<kSide> softmax(samples.values(), weights);
   float limit = softmax.limit();
   Samples<S> walk = samples;
-  for (int c = 0; c < static_cast<int>(a.patches.grid.C); ++c, walk.advance(1)) {
-    const CellValues v = walk.values();
+  const int num_classes = static_cast<int>(a.patches.grid.C);
+  RawValues<S> ahead = walk.load();
+  for (int c = 0; c < num_classes; ++c) {
+    const CellValues v = ahead.values();
+    if (c + 1 < num_classes) walk.advance(1);  // the next class's loads fly while this one computes
+    ahead = walk.load();
     if (v.highest() > limit) {
       softmax.raise_references(v, weights);
       limit = softmax.limit();
