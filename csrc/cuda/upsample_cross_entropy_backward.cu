@@ -4,8 +4,8 @@
    Shapes   logits (N, C, h, w) f32|f16|bf16 of any strides; lse2 (N, H, W) f32 from the forward pass; label (N, H, W)
    Traffic  pixel_factors.cuh makes 6 bytes per pixel (8 more where factors differ). gradient_kernel reads those
             6 once per 4 C' classes from L2 (C' warps of a block share them), the samples once, and writes the gradient once.
-            N=16 C=150 128x128 -> 512x512 bf16: 0.2 GB from memory, 43 us at 4.8 TB/s, against 630 M exponentials,
-            0.17 ms on 132 SMs: bound by exp (counted)
+            N=16 C=150 128x128 -> 512x512 bf16: 0.2 GB from memory, 43 us at 4.8 TB/s, against 630 M blends and
+            exponentials of 12.5 instructions, 0.27 ms on 132 SMs: bound by issue (counted)
    Mapping  pixel_factors.cuh first turns labels, weights and statistics into what a lane needs, in the order it reads them.
             gradient_kernel: a lane owns one column of cells and 4 classes and walks down the rows of cells. What a cell gives
             to its lower samples stays in registers for the next row, what it gives to the right goes to the next lane by
