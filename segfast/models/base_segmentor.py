@@ -5,11 +5,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from segfast import ops
 from segfast.models.base import BaseModel
+from segfast.models.resize import resize
 from segfast.structures import PixelData, SegDataSample
 
 
@@ -169,12 +169,7 @@ class BaseSegmentor(BaseModel):
         return ops.upsample_argmax(logits, original, align_corners=self.align_corners)
 
     def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Bilinear resize of (N, C, h, w); the same tensor when the size is right already."""
-        height, width = size
-        if tuple(logits.shape[-2:]) == (height, width):
-            return logits
-        size = [int(height), int(width)]
-        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return resize(logits, size, self.align_corners)
 
 
 def _padding(metainfo: Mapping[str, Any]) -> tuple[int, int, int, int]:

@@ -1,20 +1,17 @@
 """Segmentor: makes any network that maps images to logits trainable, whatever its stride."""
 
 # SPDX-License-Identifier: Apache-2.0
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from segfast.errors import ConfigError, LabelError, UserError
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.encoder_weights import load_encoder_weights
-from segfast.models.losses import CrossEntropyLoss
-from segfast.models.reductions import accuracy
+from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.registry import MODELS
 from segfast.structures import SegDataSample
 
@@ -119,12 +116,12 @@ class Segmentor(BaseSegmentor):
         outputs = self.net(inputs)
         logits = self._pick(outputs)
         self._check_classes(logits)
-        maps: list[Tensor] = [s.gt_sem_seg.data for s in data_samples]  # type: ignore[attr-defined]
-        labels = torch.stack(maps).squeeze(1)
+        labels = stack_labels(data_samples).squeeze(1)
         try:
             losses, acc_seg = self._losses(logits, labels)
         except LabelError as error:
-            raise self._name_bad_label(error, logits.shape[1], data_samples) from None
+            channels = logits.shape[1]
+            raise name_bad_label(error, channels, data_samples, self.ignore_index) from None
         losses["acc_seg"] = acc_seg
         aux = outputs.get("aux") if isinstance(outputs, Mapping) else None
         if isinstance(aux, Tensor):
@@ -152,33 +149,12 @@ class Segmentor(BaseSegmentor):
         return results if data_samples is None else data_samples
 
     def _losses(self, logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Every loss by name (equal names add up), and the accuracy in percent."""
-        results: dict[str, Tensor] = {}
-        acc_seg: Any = None
-        full: Tensor | None = None
-        for module in self.losses:
-            if isinstance(module, CrossEntropyLoss):
-                value, acc_seg = module.loss_and_accuracy(
-                    logits,
-                    labels,
-                    ignore_index=self.ignore_index,
-                    align_corners=self.align_corners,
-                )
-            else:
-                full = self._resize(logits, labels.shape[-2:]) if full is None else full
-                value = module(full, labels.long(), **self._ignore_option(module))
-            name = getattr(module, "loss_name", f"loss_{type(module).__name__.lower()}")
-            results[name] = results[name] + value if name in results else value
-        if acc_seg is None:
-            assert full is not None
-            acc_seg = accuracy(full.detach(), labels, ignore_index=self.ignore_index)
-        return results, acc_seg
-
-    def _ignore_option(self, module: nn.Module) -> dict[str, int]:
-        parameters = inspect.signature(module.forward).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        return (
-            {"ignore_index": self.ignore_index} if takes_any or "ignore_index" in parameters else {}
+        return named_losses(
+            self.losses,
+            logits,
+            labels,
+            ignore_index=self.ignore_index,
+            align_corners=self.align_corners,
         )
 
     def _pick(self, outputs: Any) -> Tensor:
@@ -217,18 +193,6 @@ class Segmentor(BaseSegmentor):
             f"Segmentor: num_classes is {self.num_classes}, but {type(self.net).__name__} has "
             f"{channels} output channels (make the two agree)"
         )
-
-    def _name_bad_label(
-        self, error: LabelError, channels: int, samples: Sequence[SegDataSample]
-    ) -> LabelError:
-        """The same error with the first image to blame in front."""
-        limit = max(channels, 2)
-        for sample in samples:
-            label = sample.gt_sem_seg.data.long()  # type: ignore[attr-defined]
-            if ((label != self.ignore_index) & ((label < 0) | (label >= limit))).any():
-                path = sample.get("seg_map_path") or sample.get("img_path")
-                return LabelError(f"{path}: {error}") if path else error
-        return error
 
 
 def _checked_test_cfg(test_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
