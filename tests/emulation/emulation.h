@@ -8,9 +8,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -20,6 +22,19 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 
+struct uint2 {
+  unsigned x, y;
+};
+// 16 bytes are only written where a GPU could: at multiples of 16.
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+  uint4& operator=(const uint4& other) {
+    uintptr_t address = reinterpret_cast<uintptr_t>(this);
+    asm("" : "+r"(address));  // or the compiler would take the alignment for granted
+    if (address % 16) throw std::runtime_error("emulation: misaligned store");
+    return x = other.x, y = other.y, z = other.z, w = other.w, *this;
+  }
+};
 struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
@@ -53,8 +68,14 @@ inline void pause(State state) {
   swapcontext(&fibers[me].context, &scheduler);
 }
 
+inline std::exception_ptr failure;  // of a thread; the launch throws it again
+
 inline void fiber_main() {
-  body();
+  try {
+    body();
+  } catch (...) {
+    failure = std::current_exception();
+  }
   fibers[current].state = State::kDone;
   swapcontext(&fibers[current].context, &scheduler);
 }
@@ -93,9 +114,10 @@ inline void run_block(unsigned threads) {
     bool released = release(0, threads, State::kBlockBarrier);
     for (unsigned w = 0; w < threads; w += 32) released |= release(w, w + 32 < threads ? w + 32 : threads, State::kShuffle);
     for (unsigned t = 0; t < threads; ++t) left |= fibers[t].state != State::kDone;
-    if (!left) return;
+    if (!left) break;
     if (!ran && !released) throw std::runtime_error("emulation: threads wait for each other at different places");
   }
+  if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
 }
 
 template <class F>
@@ -151,6 +173,7 @@ T shuffle(T value, int source_offset) {
 }  // namespace emulation
 
 inline void __syncthreads() { emulation::pause(emulation::State::kBlockBarrier); }
+inline void __syncwarp() { emulation::pause(emulation::State::kShuffle); }
 template <class T>
 T __shfl_down_sync(unsigned, T value, int offset) {
   return emulation::shuffle(value, offset);
@@ -165,6 +188,21 @@ T atomicAdd(T* p, T value) {
   *p += value;
   return old;
 }
+// Loads that a kernel asks for by name are checked for alignment.
+template <class T>
+T __ldg(const T* p) {
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) throw std::runtime_error("emulation: misaligned load");
+  return *p;
+}
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
+}
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+}
 template <class T>
 T atomicMin(T* p, T value) {
   const T old = *p;
@@ -175,9 +213,6 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
 struct float2 {
   float x, y;
 };
@@ -209,6 +244,16 @@ int cudaGetSymbolAddress(void** address, T& symbol) {
   return 0;
 }
 
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
 struct __half {
   _Float16 value;
 };
@@ -229,3 +274,11 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   if (std::isnan(x)) return {0x7fff};
   return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
+struct __half2 {
+  __half x, y;
+};
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
