@@ -13,15 +13,23 @@ from segfast.runner.checkpoint import load_checkpoint, save_checkpoint
 from segfast.runner.checkpoint_hook import CheckpointHook
 from segfast.runner.hooks import Hook
 from segfast.runner.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
-from segfast.runner.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from segfast.runner.momentum import PolyMomentum
+from segfast.runner.optim import AmpOptimWrapper, OptimWrapper
+from segfast.runner.optim_build import build_optim_wrapper
+from segfast.runner.optim_dict import OptimWrapperDict
+from segfast.runner.plateau import ReduceOnPlateauLR
 from segfast.runner.runner import Runner
+from segfast.runner.scheduler import ParamScheduler
 from segfast.runner.schedulers import (
     ConstantLR,
     CosineAnnealingLR,
+    CosineRestartLR,
+    ExponentialLR,
     LinearLR,
     MultiStepLR,
-    ParamScheduler,
+    OneCycleLR,
     PolyLR,
+    StepLR,
 )
 
 __all__ = [
@@ -29,20 +37,27 @@ __all__ = [
     "CheckpointHook",
     "ConstantLR",
     "CosineAnnealingLR",
+    "CosineRestartLR",
     "DistSamplerSeedHook",
     "EpochBasedTrainLoop",
+    "ExponentialLR",
     "Hook",
     "IterBasedTrainLoop",
     "IterTimerHook",
     "LinearLR",
     "LoggerHook",
     "MultiStepLR",
+    "OneCycleLR",
     "OptimWrapper",
+    "OptimWrapperDict",
     "ParamScheduler",
     "ParamSchedulerHook",
     "PolyLR",
+    "PolyMomentum",
+    "ReduceOnPlateauLR",
     "Runner",
     "SegVisualizationHook",
+    "StepLR",
     "TestLoop",
     "ValLoop",
     "build_optim_wrapper",

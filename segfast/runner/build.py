@@ -11,6 +11,7 @@ from segfast.evaluation import Evaluator
 from segfast.registry import HOOKS, LOOPS, PARAM_SCHEDULERS
 from segfast.runner.defaults import HOOKS as DEFAULT_HOOKS
 from segfast.runner.hooks import STAGES, Hook, priority_number
+from segfast.runner.optim_dict import OptimWrapperDict
 
 
 def check_group(mode: str, dataloader: Any, loop: Any, third: Any, third_name: str) -> None:
@@ -50,18 +51,62 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
 
 
 def build_schedulers(runner: Any, configs: Any) -> list:
-    """One scheduler or a list; `end` defaults to the end of training."""
+    """Schedulers of a config: one, a list, or, for several optimisers, a dict of those by name."""
+    optimizer = runner.optim_wrapper
+    if isinstance(optimizer, OptimWrapperDict):
+        names = list(optimizer.keys())
+        if isinstance(configs, Mapping) and "type" not in configs:
+            parts = {f"param_scheduler.{name}": (name, part) for name, part in configs.items()}
+        else:  # the same for all
+            parts = {f"param_scheduler.{name}": (name, configs) for name in names}
+        for path, (name, _) in parts.items():
+            if name not in optimizer:
+                raise ConfigError(path, f"no such optimizer, there are {', '.join(names)}")
+        return [
+            scheduler
+            for path, (name, part) in parts.items()
+            for scheduler in _schedulers(runner, part, optimizer[name], path)
+        ]
+    return _schedulers(runner, configs, optimizer, "param_scheduler")
+
+
+def _schedulers(runner: Any, configs: Any, optimizer: Any, path: str) -> list:
+    """The schedulers of one optimiser."""
     configs = [configs] if isinstance(configs, Mapping) else configs or []
-    schedulers = []
+    built = []
     for i, cfg in enumerate(configs):
-        cfg = dict(cfg)
-        if cfg.get("end") is None:
-            end = runner.max_epochs if cfg.get("by_epoch", True) else runner.max_iters
-            cfg["end"] = max(end, cfg.get("begin", 0) + 1)  # a run cut short may never reach it
-        schedulers.append(
-            PARAM_SCHEDULERS.build(cfg, path=f"param_scheduler.{i}", optimizer=runner.optim_wrapper)
-        )
-    return schedulers
+        here = f"{path}.{i}"
+        if isinstance(cfg, Mapping):
+            cfg = _iter_based(_with_end(dict(cfg), runner), len(runner.train_loop.dataloader), here)
+        built.append(PARAM_SCHEDULERS.build(cfg, path=here, optimizer=optimizer))
+    return built
+
+
+def _with_end(cfg: dict, runner: Any) -> dict:
+    """`end` defaults to the end of training."""
+    if cfg.get("end") is None:
+        end = runner.max_epochs if cfg.get("by_epoch", True) else runner.max_iters
+        cfg["end"] = max(end, cfg.get("begin", 0) + 1)  # a run cut short may never reach it
+    return cfg
+
+
+def _iter_based(cfg: dict, epoch_length: int, path: str) -> dict:
+    """With `convert_to_iter_based` an epoch counts as its iterations."""
+    if not cfg.pop("convert_to_iter_based", False):
+        return cfg
+    if not cfg.get("by_epoch", True):
+        raise ConfigError(f"{path}.convert_to_iter_based", "by_epoch=False is iteration-based")
+    kind = cfg.get("type")
+    kind = (
+        PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) and kind in PARAM_SCHEDULERS else kind
+    )
+    for key in ("begin", "end", *getattr(kind, "epoch_arguments", ())):
+        value = cfg.get(key)
+        if isinstance(value, (list, tuple)):
+            cfg[key] = [entry * epoch_length for entry in value]
+        elif value is not None:
+            cfg[key] = int(value * epoch_length)
+    return {**cfg, "by_epoch": False}
 
 
 def build_hooks(changes: Mapping[str, Any], custom: Sequence) -> list[Hook]:

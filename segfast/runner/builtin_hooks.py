@@ -14,6 +14,7 @@ from segfast.ops import check_labels
 from segfast.registry import HOOKS, VISUALIZERS
 from segfast.runner.hooks import Hook
 from segfast.runner.log import duration
+from segfast.runner.optim import base_lr
 
 
 @HOOKS.register_module()
@@ -128,7 +129,7 @@ class LoggerHook(Hook):
     def _write(self, runner: Any, means: dict[str, float], timing: dict[str, float]) -> None:
         step = runner.iter + 1
         eta = (runner.max_iters - step) * timing["time"]
-        lr = runner.optim_wrapper.get_lr()[0]
+        lr = base_lr(runner.optim_wrapper)
         record = {"mode": "train", "iter": step, "epoch": runner.epoch, "lr": lr, **timing, **means}
         if runner.optim_wrapper.grad_norm is not None:
             record["grad_norm"] = float(runner.optim_wrapper.grad_norm)

@@ -1,4 +1,4 @@
-"""Optimiser wrappers: accumulation, clipping, autocast; and how a config becomes one."""
+"""Optimiser wrappers: accumulation, clipping, autocast."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from segfast.errors import ConfigError
-from segfast.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from segfast.registry import OPTIM_WRAPPERS
 
-for _name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam"):
-    OPTIMIZERS.register_module(module=getattr(torch.optim, _name))
+_AMP_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 @OPTIM_WRAPPERS.register_module()
 class OptimWrapper:
     """An optimiser with gradient accumulation and clipping.
 
+    With several parameter groups, one more that holds no parameter stands behind them: it has the optimiser's own
+    settings, is scheduled like the others, and says what the learning rate is before any multiplier.
+
     Args:
         optimizer: a torch optimiser.
         accumulative_counts: micro-steps per step of the optimiser; the loss is divided by it. The last, partial group
-            of a training is divided by its own length.
+            of a training is divided by its own length. Schedulers count micro-steps.
         clip_grad: None, or dict(type="norm" | "value", ...) with the arguments of torch's clip_grad_norm_ or
             clip_grad_value_.
     """
@@ -45,6 +47,9 @@ class OptimWrapper:
         self.accumulative_counts = accumulative_counts
         self.clip_grad = dict(clip_grad) if clip_grad else None
         self.grad_norm: Tensor | None = None  # of the last step, on the device
+        self.base_param_settings: dict[str, Any] | None = None
+        if len(optimizer.param_groups) > 1:
+            self.base_param_settings = {"params": [], **optimizer.defaults}
         self._inner_count, self._max_counts = 0, 0
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
@@ -58,49 +63,102 @@ class OptimWrapper:
         no_sync: Any = getattr(model, "no_sync", nullcontext)
         return no_sync()
 
-    def update_params(self, loss: Tensor) -> None:
-        """Backward; at the end of an accumulation group also clip, step and clear the gradients."""
-        self.backward(self._scaled(loss))
-        self._inner_count += 1
-        if self._steps_after(self._inner_count):
-            self.step()
-            self.optimizer.zero_grad(set_to_none=True)
+    def update_params(
+        self, loss: Tensor, step_kwargs: Mapping | None = None, zero_kwargs: Mapping | None = None
+    ) -> None:
+        """Backward; at the end of an accumulation group also clip, step and clear the gradients.
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a scaled loss."""
-        loss.backward()
+        Args:
+            loss: 0-d.
+            step_kwargs: handed to the optimiser's `step`.
+            zero_kwargs: handed to its `zero_grad`.
 
-    def step(self) -> None:
-        """Clip and take one step of the optimiser."""
-        self._clip()
-        self.optimizer.step()
+        Raises:
+            TypeError: the loss is no tensor, as when no key that the model returned contains "loss".
+        """
+        if not isinstance(loss, Tensor):
+            raise TypeError(
+                f"the loss to minimise is {loss!r}, no tensor (hint: some key that the model returns in mode='loss' "
+                "must contain 'loss')"
+            )
+        self.backward(self.scale_loss(loss))
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
 
-    def get_lr(self) -> list[float]:
-        """The learning rate of every parameter group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict:
-        """The optimiser's."""
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        """Into the optimiser."""
-        self.optimizer.load_state_dict(state)
-
-    @property
-    def param_groups(self) -> list[dict]:
-        """The optimiser's."""
-        return self.optimizer.param_groups
-
-    def _steps_after(self, count: int) -> bool:
-        return count % self.accumulative_counts == 0 or count == self._max_counts
-
-    def _scaled(self, loss: Tensor) -> Tensor:
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss divided by the length of its accumulation group."""
         if self.accumulative_counts == 1:
             return loss
         trailing = self._max_counts % self.accumulative_counts
         in_trailing = self._max_counts and self._inner_count >= self._max_counts - trailing
-        return loss / (trailing if in_trailing else self.accumulative_counts)
+        # A training that goes on past its announced end has no trailing group any more.
+        return loss / (trailing if in_trailing and trailing else self.accumulative_counts)
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Gradients of a scaled loss; one more micro-step."""
+        loss.backward(**options)
+        self._inner_count += 1
+
+    def should_update(self) -> bool:
+        """Whether the micro-steps so far end an accumulation group."""
+        return self._steps_after(self._inner_count)
+
+    def step(self, **options: Any) -> None:
+        """Clip and take one step of the optimiser."""
+        self._clip()
+        self.optimizer.step(**options)
+
+    def zero_grad(self, **options: Any) -> None:
+        """Clear the gradients."""
+        self.optimizer.zero_grad(**options)
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """{"lr": one per parameter group}; with several groups also {"base_lr": [the one before multipliers]}."""
+        return self._settings("lr", lambda group: group["lr"])
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """As `get_lr`, of the momentum, or the first beta; 0 where the optimiser has neither."""
+
+        def momentum(group: dict) -> float:
+            return group["momentum"] if "momentum" in group else group.get("betas", (0.0,))[0]
+
+        return self._settings("momentum", momentum)
+
+    def state_dict(self) -> dict:
+        """The optimiser's, and the base settings where there are several groups."""
+        state = self.optimizer.state_dict()
+        if self.base_param_settings is not None:
+            state["base_param_settings"] = dict(self.base_param_settings)
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Into the optimiser."""
+        state = dict(state)
+        base = state.pop("base_param_settings", None)
+        if base is not None and self.base_param_settings is not None:
+            self.base_param_settings.update(base, params=[])
+        self.optimizer.load_state_dict(state)
+
+    @property
+    def defaults(self) -> dict:
+        """The optimiser's."""
+        return self.optimizer.defaults
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The optimiser's, then the base settings where there are several."""
+        base = [] if self.base_param_settings is None else [self.base_param_settings]
+        return self.optimizer.param_groups + base
+
+    def _settings(self, name: str, read: Any) -> dict[str, list[float]]:
+        found = {name: [read(group) for group in self.optimizer.param_groups]}
+        if self.base_param_settings is not None:
+            found[f"base_{name}"] = [read(self.base_param_settings)]
+        return found
+
+    def _steps_after(self, count: int) -> bool:
+        return count % self.accumulative_counts == 0 or count == self._max_counts
 
     def _clip(self) -> None:
         if self.clip_grad is None:
@@ -108,7 +166,10 @@ class OptimWrapper:
         options = dict(self.clip_grad)
         kind = options.pop("type", "norm")
         parameters = [
-            p for group in self.param_groups for p in group["params"] if p.grad is not None
+            p
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
         ]
         if kind == "norm":
             self.grad_norm = nn.utils.clip_grad_norm_(parameters, **options)
@@ -140,13 +201,19 @@ class AmpOptimWrapper(OptimWrapper):
     ) -> None:
         """Choose the device type from the parameters."""
         super().__init__(optimizer, **options)
-        self.device_type = self.param_groups[0]["params"][0].device.type
+        self.device_type = optimizer.param_groups[0]["params"][0].device.type
         if dtype is None:
             dtype = "float16" if self.device_type == "cuda" else "bfloat16"
-        self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        if isinstance(dtype, str):
+            if dtype not in _AMP_DTYPES:
+                raise ValueError(f"dtype should be any of {', '.join(_AMP_DTYPES)}, got {dtype!r}")
+            dtype = getattr(torch, dtype)
+        self.dtype: torch.dtype = dtype  # type: ignore[assignment]
+        self._fixed_scale: float | None = None
         scaler: dict[str, Any] = {"enabled": self.dtype == torch.float16}
-        if isinstance(loss_scale, (int, float)):
-            scaler |= {"init_scale": float(loss_scale), "growth_interval": 2**31 - 1}
+        if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool):
+            self._fixed_scale = float(loss_scale)
+            scaler["init_scale"] = self._fixed_scale
         elif isinstance(loss_scale, Mapping):
             scaler |= dict(loss_scale)
         elif loss_scale != "dynamic":
@@ -161,86 +228,34 @@ class AmpOptimWrapper(OptimWrapper):
         with super().optim_context(model), torch.autocast(self.device_type, self.dtype):
             yield
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of the scaled loss."""
-        self.loss_scaler.scale(loss).backward()
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Gradients of the scaled loss; one more micro-step."""
+        super().backward(self.loss_scaler.scale(loss), **options)
 
-    def step(self) -> None:
+    def step(self, **options: Any) -> None:
         """Unscale, clip, step unless a gradient overflowed."""
         if self.clip_grad is not None:
             self.loss_scaler.unscale_(self.optimizer)
         self._clip()
-        self.loss_scaler.step(self.optimizer)
-        self.loss_scaler.update()
+        self.loss_scaler.step(self.optimizer, **options)
+        self.loss_scaler.update(self._fixed_scale)
 
     def state_dict(self) -> dict:
         """The optimiser's and the scaler's."""
-        return {**self.optimizer.state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
+        return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         """Into both."""
         state = dict(state)
-        if "loss_scaler" in state:
-            self.loss_scaler.load_state_dict(state.pop("loss_scaler"))
-        self.optimizer.load_state_dict(state)
+        scaler = state.pop("loss_scaler", None)
+        if scaler:
+            self.loss_scaler.load_state_dict(scaler)
+        super().load_state_dict(state)
 
 
-def build_optim_wrapper(model: nn.Module, cfg: Mapping | OptimWrapper) -> OptimWrapper:
-    """Build the wrapper of a config: dict(type, optimizer=dict(type, lr, ...), paramwise_cfg=..., ...).
-
-    `paramwise_cfg`: `custom_keys` {substring of a parameter's name: dict(lr_mult, decay_mult)}, the longest match wins;
-    `norm_decay_mult` and `bias_decay_mult` for the rest.
-    """
-    if isinstance(cfg, OptimWrapper):
-        return cfg
-    options = dict(cfg)
-    options.setdefault("type", "OptimWrapper")
-    options.pop("constructor", None)
-    optimizer_cfg = options.pop("optimizer", None)
-    if not isinstance(optimizer_cfg, Mapping):
-        raise ConfigError("optim_wrapper.optimizer", "expected dict(type=..., lr=...)")
-    paramwise = options.pop("paramwise_cfg", None) or {}
-    groups = _parameter_groups(model, dict(optimizer_cfg), dict(paramwise))
-    optimizer = OPTIMIZERS.build(optimizer_cfg, path="optim_wrapper.optimizer", params=groups)
-    return OPTIM_WRAPPERS.build(options, path="optim_wrapper", optimizer=optimizer)
-
-
-def _parameter_groups(model: nn.Module, optimizer_cfg: dict, paramwise: dict) -> list[dict]:
-    """Parameters with equal multipliers share a group; frozen ones are left out."""
-    known = {"custom_keys", "norm_decay_mult", "bias_decay_mult"}
-    for key in paramwise:
-        if key not in known:
-            raise ConfigError(
-                f"optim_wrapper.paramwise_cfg.{key}", f"unknown, expected one of {sorted(known)}"
-            )
-    custom = paramwise.get("custom_keys", {})
-    order = sorted(sorted(custom), key=len, reverse=True)
-    norms = {
-        f"{module_name}.{name}" if module_name else name
-        for module_name, module in model.named_modules()
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm))
-        for name, _ in module.named_parameters(recurse=False)
-    }
-    lr, decay = optimizer_cfg.get("lr"), optimizer_cfg.get("weight_decay", 0.0)
-    groups: dict[tuple[float, float], list] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        match = next((key for key in order if key in name), None)
-        if match is not None:
-            factors = custom[match].get("lr_mult", 1.0), custom[match].get("decay_mult", 1.0)
-        elif name in norms:
-            factors = 1.0, paramwise.get("norm_decay_mult", 1.0)
-        elif name.endswith(".bias"):
-            factors = 1.0, paramwise.get("bias_decay_mult", 1.0)
-        else:
-            factors = 1.0, 1.0
-        groups.setdefault(factors, []).append(parameter)
-    if not groups:
-        raise ConfigError("model", "has no trainable parameters")
-    if lr is None or (len(groups) == 1 and (1.0, 1.0) in groups):
-        return [{"params": parameters} for parameters in groups.values()]
-    return [
-        {"params": parameters, "lr": lr * lr_mult, "weight_decay": decay * decay_mult}
-        for (lr_mult, decay_mult), parameters in groups.items()
-    ]
+def base_lr(wrapper: Any) -> float:
+    """The learning rate before any multiplier; of several optimisers the first one's."""
+    rates = wrapper.get_lr()
+    return next(
+        (rates[key][0] for key in rates if key.endswith("base_lr")), next(iter(rates.values()))[0]
+    )

@@ -22,7 +22,7 @@ from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import choose_device, seed_everything
 from segfast.runner.hooks import Hook, acts_at, priority_number
 from segfast.runner.log import RunLog
-from segfast.runner.optim import build_optim_wrapper
+from segfast.runner.optim_build import build_optim_wrapper
 from segfast.runner.resume import load_or_resume, save_run
 
 

@@ -1,102 +1,99 @@
-"""Parameter schedulers in closed form: the learning rate of a step depends on the step only.
-
-Each scheduler multiplies or replaces the value between `begin` and `end` and leaves it alone outside, so that several
-can follow each other (warm-up, then decay). Source: MMEngine's schedulers (closed forms, endpoints).
-"""
+"""The parameter schedulers by name. Source: MMEngine's schedulers (names, arguments, endpoints); torch's formulas."""
 
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch.optim import lr_scheduler
+
 from segfast.registry import PARAM_SCHEDULERS
+from segfast.runner.scheduler import DecayToMinimum, ParamScheduler
 
 
-class ParamScheduler:
-    """Base of all schedulers.
+@PARAM_SCHEDULERS.register_module(name=["PolyLR", "PolyParamScheduler", "PolyLRRatio"])
+class PolyLR(DecayToMinimum):
+    """(1 - t / T)^power from the value at `begin` down to `eta_min`, reached at the last step."""
 
-    Args:
-        optimizer: a torch optimiser, or anything with `param_groups`.
-        begin: first step of this scheduler, in epochs or iterations.
-        end: first step after it; None means the end of training (the Runner fills it in).
-        by_epoch: steps are epochs, otherwise iterations.
-        param_name: the key of `param_groups` that is scheduled.
-    """
+    def __init__(self, optimizer: Any, power: float = 1.0, **options: Any) -> None:
+        """Take the exponent; `options` are eta_min or eta_min_ratio, begin, end, by_epoch."""
+        self.power = power
+        super().__init__(optimizer, **options)
+
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """PolynomialLR ends at 0, which is `eta_min` here."""
+        return lr_scheduler.PolynomialLR(stand_in, max(self.end - self.begin - 1, 1), self.power)
+
+
+@PARAM_SCHEDULERS.register_module(name=["CosineAnnealingLR", "CosineAnnealingParamScheduler"])
+class CosineAnnealingLR(DecayToMinimum):
+    """Half a cosine from the value at `begin` to `eta_min` over `T_max` steps (default: the whole window)."""
+
+    epoch_arguments = ("T_max",)
+
+    def __init__(self, optimizer: Any, T_max: int | None = None, **options: Any) -> None:
+        """Take the length; `options` are eta_min or eta_min_ratio, begin, end, by_epoch."""
+        self.T_max = T_max
+        super().__init__(optimizer, **options)
+
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """CosineAnnealingLR."""
+        return lr_scheduler.CosineAnnealingLR(stand_in, self.T_max or self.end - self.begin)
+
+
+@PARAM_SCHEDULERS.register_module(name=["CosineRestartLR", "CosineRestartParamScheduler"])
+class CosineRestartLR(DecayToMinimum):
+    """Half a cosine over each of `periods`, from `restart_weights` times the initial value; then left alone."""
+
+    epoch_arguments = ("periods",)
 
     def __init__(
         self,
         optimizer: Any,
-        begin: int = 0,
-        end: int | None = None,
-        by_epoch: bool = True,
-        param_name: str = "lr",
+        periods: Sequence[int],
+        restart_weights: Sequence[float] = (1,),
+        **options: Any,
     ) -> None:
-        """Remember the values to start from and set the first step's."""
-        if end is not None and end <= begin:
-            raise ValueError(f"expected end > begin, got begin={begin}, end={end}")
-        self.optimizer = getattr(optimizer, "optimizer", optimizer)
-        self.begin, self.end, self.by_epoch, self.param_name = (
-            begin,
-            end if end is not None else 2**62,
-            by_epoch,
-            param_name,
-        )
-        for group in self.optimizer.param_groups:
-            group.setdefault(f"initial_{param_name}", group[param_name])
-        self.base_values = [group[f"initial_{param_name}"] for group in self.optimizer.param_groups]
-        self.last_step = -1
-        self.step()
+        """Take lengths and heights, one each per restart."""
+        if len(periods) != len(restart_weights):
+            raise ValueError("periods and restart_weights should have the same length")
+        self.periods, self.restart_weights = list(periods), list(restart_weights)
+        super().__init__(optimizer, **options)
 
-    @property
-    def local_step(self) -> int:
-        """Steps since `begin`."""
-        return self.last_step - self.begin
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """As `_CosineRestarts`."""
+        return _CosineRestarts(stand_in, self.periods, self._peaks())
 
-    def value(self, base: float) -> float:
-        """The value at `local_step`, from the value at the beginning of training."""
-        raise NotImplementedError
-
-    def step(self) -> None:
-        """Advance by one and set the parameter of every group."""
-        self.last_step += 1
-        if self.begin <= self.last_step < self.end:
-            for group, base in zip(self.optimizer.param_groups, self.base_values, strict=True):
-                group[self.param_name] = self.value(base)
-
-    def state_dict(self) -> dict:
-        """Everything that `load_state_dict` needs, as plain numbers."""
-        return {"last_step": self.last_step, "base_values": list(self.base_values)}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue where another instance stopped."""
-        self.last_step, self.base_values = state["last_step"], list(state["base_values"])
+    def _peaks(self) -> list[list[float]]:
+        """Per group and restart the value it starts from, less the offset."""
+        initials = [group[self._initial] for group in self.optimizer.param_groups]
+        return [[i * w - self.offset(i) for w in self.restart_weights] for i in initials]
 
 
-@PARAM_SCHEDULERS.register_module()
-class PolyLR(ParamScheduler):
-    """(1 - t / T)^power from the base value down to `eta_min`, reached at the last step."""
+class _CosineRestarts(lr_scheduler.LRScheduler):
+    """torch's warm restarts have one height, and periods that grow by a factor; here both are lists."""
 
-    def __init__(
-        self, optimizer: Any, power: float = 1.0, eta_min: float = 0.0, **window: Any
-    ) -> None:
-        """Take the exponent and the final value; `window` is begin, end, by_epoch."""
-        self.power, self.eta_min = power, eta_min
-        super().__init__(optimizer, **window)
+    def __init__(self, optimizer: Any, periods: list[int], peaks: list[list[float]]) -> None:
+        self.periods, self.peaks = periods, peaks
+        super().__init__(optimizer)
 
-    def value(self, base: float) -> float:
+    def get_lr(self) -> list[float]:  # type: ignore[override]
         """Closed form."""
-        total = max(self.end - self.begin - 1, 1)
-        return (
-            self.eta_min
-            + (base - self.eta_min) * max(1 - self.local_step / total, 0.0) ** self.power
-        )
+        step = self.last_epoch
+        for i, period in enumerate(self.periods):
+            if step < period:
+                return [
+                    peaks[i] * (1 + math.cos(math.pi * step / period)) / 2 for peaks in self.peaks
+                ]
+            step -= period
+        return [group["lr"] for group in self.optimizer.param_groups]
 
 
-@PARAM_SCHEDULERS.register_module()
+@PARAM_SCHEDULERS.register_module(name=["LinearLR", "LinearParamScheduler"])
 class LinearLR(ParamScheduler):
-    """A straight line from `start_factor` to `end_factor` times the base value: warm-up."""
+    """A straight line from `start_factor` to `end_factor` times the value at `begin`: warm-up."""
 
     def __init__(
         self, optimizer: Any, start_factor: float = 1 / 3, end_factor: float = 1.0, **window: Any
@@ -105,60 +102,114 @@ class LinearLR(ParamScheduler):
         self.start_factor, self.end_factor = start_factor, end_factor
         super().__init__(optimizer, **window)
 
-    def value(self, base: float) -> float:
-        """Closed form."""
-        total = max(self.end - self.begin - 1, 1)
-        return base * (
-            self.start_factor
-            + (self.end_factor - self.start_factor) * min(self.local_step / total, 1.0)
-        )
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """LinearLR."""
+        intervals = max(self.end - self.begin - 1, 1)
+        return lr_scheduler.LinearLR(stand_in, self.start_factor, self.end_factor, intervals)
 
 
-@PARAM_SCHEDULERS.register_module()
+@PARAM_SCHEDULERS.register_module(name=["ConstantLR", "ConstantParamScheduler"])
 class ConstantLR(ParamScheduler):
-    """`factor` times the base value, and the base value at the last step."""
+    """`factor` times the value at `begin`, and that value again at the last step."""
 
     def __init__(self, optimizer: Any, factor: float = 1 / 3, **window: Any) -> None:
         """Take the factor."""
         self.factor = factor
         super().__init__(optimizer, **window)
 
-    def value(self, base: float) -> float:
-        """Closed form."""
-        return base if self.last_step == self.end - 1 else base * self.factor
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """ConstantLR."""
+        return lr_scheduler.ConstantLR(stand_in, self.factor, max(self.end - self.begin - 1, 1))
 
 
-@PARAM_SCHEDULERS.register_module()
-class CosineAnnealingLR(ParamScheduler):
-    """Half a cosine from the base value to `eta_min` over `T_max` steps (default: the whole window)."""
+@PARAM_SCHEDULERS.register_module(name=["StepLR", "StepParamScheduler"])
+class StepLR(ParamScheduler):
+    """Multiply by `gamma` every `step_size` steps."""
 
-    def __init__(
-        self, optimizer: Any, T_max: int | None = None, eta_min: float = 0.0, **window: Any
-    ) -> None:
-        """Take the length and the final value."""
-        self.T_max, self.eta_min = T_max, eta_min
+    epoch_arguments = ("step_size",)
+
+    def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1, **window: Any) -> None:
+        """Take distance and factor."""
+        self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, **window)
 
-    def value(self, base: float) -> float:
-        """Closed form."""
-        total = self.T_max or self.end - self.begin
-        return (
-            self.eta_min
-            + (base - self.eta_min) * (1 + math.cos(math.pi * self.local_step / total)) / 2
-        )
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """StepLR."""
+        return lr_scheduler.StepLR(stand_in, self.step_size, self.gamma)
 
 
-@PARAM_SCHEDULERS.register_module()
+@PARAM_SCHEDULERS.register_module(name=["MultiStepLR", "MultiStepParamScheduler"])
 class MultiStepLR(ParamScheduler):
-    """Multiply by `gamma` at each milestone."""
+    """Multiply by `gamma` at each milestone, counted from `begin`."""
+
+    epoch_arguments = ("milestones",)
 
     def __init__(
         self, optimizer: Any, milestones: Sequence[int], gamma: float = 0.1, **window: Any
     ) -> None:
-        """Take the milestones, counted from `begin`."""
-        self.milestones, self.gamma = sorted(milestones), gamma
+        """Take places and factor."""
+        self.milestones, self.gamma = list(milestones), gamma
         super().__init__(optimizer, **window)
 
-    def value(self, base: float) -> float:
-        """Closed form."""
-        return base * self.gamma ** bisect_right(self.milestones, self.local_step)
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """MultiStepLR."""
+        return lr_scheduler.MultiStepLR(stand_in, self.milestones, self.gamma)
+
+
+@PARAM_SCHEDULERS.register_module(name=["ExponentialLR", "ExponentialParamScheduler"])
+class ExponentialLR(ParamScheduler):
+    """Multiply by `gamma` at each step."""
+
+    def __init__(self, optimizer: Any, gamma: float, **window: Any) -> None:
+        """Take the factor."""
+        self.gamma = gamma
+        super().__init__(optimizer, **window)
+
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """ExponentialLR."""
+        return lr_scheduler.ExponentialLR(stand_in, self.gamma)
+
+
+@PARAM_SCHEDULERS.register_module(name=["OneCycleLR", "OneCycleParamScheduler"])
+class OneCycleLR(ParamScheduler):
+    """Up from `eta_max / div_factor` to `eta_max` and down to `eta_max / div_factor / final_div_factor`.
+
+    Args:
+        optimizer: a torch optimiser or an OptimWrapper.
+        eta_max: the highest value.
+        total_steps: length of the cycle; default: the whole window.
+        options: pct_start, anneal_strategy, div_factor, final_div_factor, three_phase, as torch's OneCycleLR has
+            them (its momentum is left alone); begin, end, by_epoch.
+    """
+
+    epoch_arguments = ("total_steps",)
+
+    def __init__(
+        self,
+        optimizer: Any,
+        eta_max: float,
+        total_steps: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        **window: Any,
+    ) -> None:
+        """Take the shape of the cycle."""
+        self.eta_max, self.total_steps = eta_max, total_steps
+        self.shape: dict[str, Any] = {
+            "pct_start": pct_start,
+            "anneal_strategy": anneal_strategy,
+            "div_factor": div_factor,
+            "final_div_factor": final_div_factor,
+            "three_phase": three_phase,
+        }
+        super().__init__(optimizer, **window)
+
+    def make(self, stand_in: torch.optim.Optimizer) -> Any:
+        """OneCycleLR."""
+        steps = self.total_steps or self.end - self.begin
+        return lr_scheduler.OneCycleLR(
+            stand_in, self.eta_max, steps, cycle_momentum=False, **self.shape
+        )

@@ -1,8 +1,6 @@
-"""Optimiser wrappers and schedulers against their closed forms."""
+"""Optimiser wrappers: accumulation, clipping, mixed precision, several optimisers."""
 
 # SPDX-License-Identifier: Apache-2.0
-
-import math
 
 import pytest
 import torch
@@ -11,71 +9,14 @@ from torch import nn
 from segfast.errors import ConfigError
 from segfast.runner import (
     AmpOptimWrapper,
-    ConstantLR,
-    CosineAnnealingLR,
-    LinearLR,
-    MultiStepLR,
     OptimWrapper,
-    PolyLR,
+    OptimWrapperDict,
     build_optim_wrapper,
 )
 
 
 def optimizer(lr=1.0):
     return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def values(scheduler, count):
-    result = []
-    for _ in range(count):
-        result.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.step()
-    return result
-
-
-def test_poly_ends_at_eta_min():
-    actual = values(
-        PolyLR(optimizer(), power=0.9, eta_min=1e-4, begin=0, end=10, by_epoch=False), 10
-    )
-    assert actual == pytest.approx([1e-4 + (1 - 1e-4) * (1 - t / 9) ** 0.9 for t in range(10)])
-    assert actual[-1] == 1e-4
-
-
-def test_linear_warms_up_and_leaves_alone():
-    actual = values(LinearLR(optimizer(2.0), start_factor=0.25, begin=0, end=5, by_epoch=False), 7)
-    assert actual == pytest.approx([0.5, 0.875, 1.25, 1.625, 2.0, 2.0, 2.0])
-
-
-def test_cosine_constant_and_steps():
-    cosine = values(CosineAnnealingLR(optimizer(), begin=0, end=4, by_epoch=False), 4)
-    assert cosine == pytest.approx([(1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)])
-    assert values(ConstantLR(optimizer(), factor=0.5, begin=0, end=3), 4) == [0.5, 0.5, 1.0, 1.0]
-    assert values(MultiStepLR(optimizer(), milestones=[2, 3], gamma=0.1), 5) == pytest.approx(
-        [1, 1, 0.1, 0.01, 0.01]
-    )
-
-
-def test_warm_up_then_decay():
-    sgd = optimizer()
-    warm, decay = (
-        LinearLR(sgd, 0.5, begin=0, end=3, by_epoch=False),
-        PolyLR(sgd, begin=3, end=6, by_epoch=False),
-    )
-    actual = []
-    for _ in range(6):
-        actual.append(sgd.param_groups[0]["lr"])
-        warm.step()
-        decay.step()
-    assert actual == pytest.approx([0.5, 0.75, 1.0, 1.0, 0.5, 0.0])
-
-
-def test_scheduler_state_round_trip():
-    first = PolyLR(optimizer(), begin=0, end=10)
-    for _ in range(4):
-        first.step()
-    second = PolyLR(optimizer(), begin=0, end=10)
-    second.load_state_dict(first.state_dict())
-    assert values(second, 3)[1:] == values(first, 3)[1:]
 
 
 @pytest.mark.parametrize("total", [6, 7, 8])
@@ -123,22 +64,128 @@ def test_amp_on_the_cpu_runs_under_bfloat16():
         AmpOptimWrapper(optimizer(), loss_scale=None)
 
 
-def test_paramwise_groups():
-    model = nn.Sequential()
-    model.add_module("encoder", nn.Linear(2, 2))
-    model.add_module("norm", nn.BatchNorm1d(2))
-    model.add_module("head", nn.Linear(2, 1))
-    model.head.bias.requires_grad_(False)
-    wrapper = build_optim_wrapper(
-        model,
-        {
-            "optimizer": {"type": "AdamW", "lr": 1.0, "weight_decay": 0.1},
-            "paramwise_cfg": {"custom_keys": {"encoder": {"lr_mult": 0.1}}, "norm_decay_mult": 0.0},
-        },
+def test_a_fixed_scale_stays_and_float16_is_scaled():
+    parameter = nn.Parameter(torch.ones(3))
+    wrapper = AmpOptimWrapper(
+        torch.optim.SGD([parameter], lr=1.0),
+        dtype="float16",
+        loss_scale=8.0,
+        clip_grad={"max_norm": 9},
     )
-    found = {(g["lr"], g["weight_decay"]): len(g["params"]) for g in wrapper.param_groups}
-    assert found == {(0.1, 0.1): 2, (1.0, 0.0): 2, (1.0, 0.1): 1}
-    with pytest.raises(ConfigError, match=r"paramwise_cfg.custom_key: unknown"):
-        build_optim_wrapper(
-            model, {"optimizer": {"type": "SGD", "lr": 1}, "paramwise_cfg": {"custom_key": {}}}
-        )
+    for _ in range(3):
+        wrapper.backward(parameter.sum())
+        assert parameter.grad.tolist() == [8.0] * 3
+        wrapper.step()
+        wrapper.zero_grad()
+    assert parameter.tolist() == [-2.0] * 3  # unscaled before the step
+    assert wrapper.loss_scaler.get_scale() == 8.0
+    parameter.grad = torch.full((3,), torch.inf)
+    wrapper.step()
+    assert parameter.tolist() == [-2.0] * 3  # an overflow is no step
+    assert wrapper.loss_scaler.get_scale() == 8.0
+    again = AmpOptimWrapper(torch.optim.SGD([parameter], lr=1.0), dtype=torch.float16)
+    again.load_state_dict(wrapper.state_dict())
+    assert again.loss_scaler.get_scale() == 8.0
+    with pytest.raises(ValueError, match="dtype should be any of float16, bfloat16"):
+        AmpOptimWrapper(optimizer(), dtype="int8")
+
+
+def test_no_exchange_of_gradients_within_a_group():
+    class Model(nn.Linear):
+        quiet = 0
+
+        def no_sync(self):
+            self.quiet += 1
+            return torch.no_grad()
+
+    model = Model(1, 1)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=3)
+    wrapper.initialize_count_status(model, 0, 7)
+    quiet = []
+    for _ in range(7):
+        with wrapper.optim_context(model):
+            quiet.append(model.quiet)
+        wrapper.update_params(model(torch.ones(1)).sum())
+    assert quiet == [1, 2, 2, 3, 4, 4, 4]  # iterations 3, 6 and the last one exchange
+
+
+def test_steps_by_hand_and_their_arguments():
+    parameter = nn.Parameter(torch.ones(1))
+    wrapper = OptimWrapper(torch.optim.SGD([parameter], lr=1.0), accumulative_counts=2)
+    steps = []
+    for _ in range(4):
+        wrapper.backward(parameter.sum())
+        steps.append(wrapper.should_update())
+    assert steps == [False, True, False, True]
+    wrapper.update_params(parameter.sum())
+    wrapper.update_params(
+        parameter.sum(), step_kwargs={"closure": None}, zero_kwargs={"set_to_none": False}
+    )
+    assert parameter.grad.tolist() == [0.0]
+    with pytest.raises(TypeError, match=r"some key that the model returns .* must contain 'loss'"):
+        wrapper.update_params(0)
+
+
+def test_rates_of_several_groups_and_their_base():
+    one, two = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    wrapper = OptimWrapper(
+        torch.optim.Adam([{"params": [one], "lr": 0.5}, {"params": [two]}], lr=2)
+    )
+    assert wrapper.get_lr() == {"lr": [0.5, 2], "base_lr": [2]}
+    assert wrapper.get_momentum() == {"momentum": [0.9, 0.9], "base_momentum": [0.9]}
+    assert len(wrapper.param_groups) == 3
+    state = wrapper.state_dict()
+    wrapper.param_groups[-1]["lr"] = 1
+    wrapper.load_state_dict(state)
+    assert wrapper.get_lr()["base_lr"] == [2]
+    assert "base_param_settings" in state  # and is not lost by loading
+    assert OptimWrapper(optimizer()).get_lr() == {"lr": [1.0]}
+
+
+def test_several_optimisers():
+    model = nn.ModuleDict({"generator": nn.Linear(1, 1), "discriminator": nn.Linear(1, 1)})
+    model.generator, model.discriminator = model["generator"], model["discriminator"]
+    sgd = {"optimizer": {"type": "SGD", "lr": 1.0}}
+    wrappers = build_optim_wrapper(model, {"generator": sgd, "discriminator": sgd})
+    assert list(wrappers.keys()) == ["generator", "discriminator"]
+    assert wrappers.get_lr() == {"generator.lr": [1.0], "discriminator.lr": [1.0]}
+    before = model["discriminator"].weight.item()
+    wrappers["generator"].update_params(model["generator"].weight.sum())
+    assert model["discriminator"].weight.item() == before
+    other = build_optim_wrapper(
+        model,
+        {"constructor": "MultiOptimWrapperConstructor", "generator": sgd, "discriminator": sgd},
+    )
+    other.load_state_dict(wrappers.state_dict())
+    with pytest.raises(NotImplementedError, match=r"optim_wrapper\['generator'\].update_params"):
+        wrappers.update_params(torch.ones(1))
+    with pytest.raises(
+        ConfigError, match=r"^optim_wrapper.generatr: .* no such part, only generator"
+    ):
+        build_optim_wrapper(model, {"generatr": sgd})
+    with pytest.raises(TypeError, match="expected a to be an OptimWrapper"):
+        OptimWrapperDict(a=1)
+
+
+def test_ones_own_constructor():
+    model = nn.Linear(1, 1)
+
+    class Constructor:
+        def __init__(self, cfg, paramwise_cfg):
+            self.cfg, self.paramwise_cfg = cfg, paramwise_cfg
+
+        def __call__(self, model):
+            optimizer = torch.optim.SGD(model.parameters(), lr=self.paramwise_cfg["rate"])
+            return OptimWrapper(optimizer)
+
+    cfg = {"constructor": Constructor, "optimizer": {}, "paramwise_cfg": {"rate": 7.0}}
+    assert build_optim_wrapper(model, cfg).get_lr() == {"lr": [7.0]}
+    with pytest.raises(ConfigError, match=r"^optim_wrapper.constructor: unknown"):
+        build_optim_wrapper(model, {**cfg, "constructor": "LayerDecay"})
+
+
+def test_an_optimiser_that_is_built_already():
+    sgd = optimizer(3.0)
+    wrapper = build_optim_wrapper(nn.Linear(1, 1), {"optimizer": sgd, "accumulative_counts": 2})
+    assert wrapper.optimizer is sgd
+    assert wrapper.accumulative_counts == 2
