@@ -1,40 +1,27 @@
-"""CrossEntropyLoss with MMSegmentation's mean rules, on the fused operators; accuracy; reductions.
-
-Math, with l_p a pixel's cross-entropy (0 where ignored), w its class weight, s_p its own weight:
-`sum_p s_p * w[y_p] * l_p / (denominator + eps)`. The denominator of reduction "mean" is
-
-| avg_factor | class_weight | avg_non_ignore | denominator |
-|---|---|---|---|
-| given | any | any | avg_factor |
-| None | None | False (default) | the number of pixels, ignored ones included |
-| None | None | True | the number of pixels that are not ignored |
-| None | given | False | the sum of w[y_p]; an ignored label that names a class counts too |
-| None | given | True | the sum of w[y_p] over pixels that are not ignored |
-"""
+"""CrossEntropyLoss: softmax, sigmoid or mask cross-entropy with MMSegmentation's settings."""
 
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segfast import ops
 from segfast.errors import UserError
-from segfast.models.binary_loss import binary_cross_entropy, class_counts
-from segfast.models.reductions import EPS, accuracy_of, load_class_weight, match_weight
+from segfast.models.binary_loss import binary_cross_entropy_and_counts, mask_cross_entropy
+from segfast.models.pixel_loss import PixelLoss
+from segfast.models.reductions import accuracy_of
+from segfast.models.softmax_loss import Counts, cross_entropy_and_counts
 from segfast.registry import MODELS
-
-Counts = tuple[Tensor | None, Tensor | None]  # correct and valid pixels, 0-d int64
 
 
 @MODELS.register_module()
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(PixelLoss):
     """Softmax or sigmoid cross-entropy of logits at any stride against full-size labels.
+
+    What the mean divides by: see `softmax_loss` and `binary_loss`.
 
     Args:
         use_sigmoid: one binary problem per channel instead of a softmax over channels.
-        use_mask: not supported; instance masks are outside semantic segmentation.
+        use_mask: binary masks of single objects, see `mask_cross_entropy`.
         reduction: "mean", "sum" or "none".
         class_weight: one factor per class (softmax) or the positives' weight (sigmoid): numbers, a
             tensor, or the path of a .npy, .json or .yaml file.
@@ -43,8 +30,6 @@ class CrossEntropyLoss(nn.Module):
         avg_non_ignore: let the mean divide by the pixels that are not ignored, not by all.
         label_smoothing: in [0, 1], softmax only.
     """
-
-    _factors: Tensor | None
 
     def __init__(
         self,
@@ -58,33 +43,14 @@ class CrossEntropyLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         """Check the settings and read `class_weight`."""
-        super().__init__()
+        super().__init__(reduction, class_weight, loss_weight, loss_name)
         assert not (use_sigmoid and use_mask), "set only one of use_sigmoid and use_mask"
-        if use_mask:
-            raise UserError("CrossEntropyLoss: use_mask is not supported, leave it out")
-        if reduction not in ("mean", "sum", "none"):
-            raise UserError(
-                f"CrossEntropyLoss: reduction is 'mean', 'sum' or 'none', not {reduction!r}"
-            )
-        if use_sigmoid and label_smoothing:
-            raise UserError("CrossEntropyLoss: label_smoothing needs use_sigmoid=False")
+        if (use_sigmoid or use_mask) and label_smoothing:
+            raise UserError("CrossEntropyLoss: label_smoothing needs a softmax")
         self.use_sigmoid = use_sigmoid
         self.use_mask = use_mask
-        self.reduction = reduction
-        self.loss_weight = loss_weight
         self.avg_non_ignore = avg_non_ignore
         self.label_smoothing = label_smoothing
-        self.class_weight = load_class_weight(class_weight)
-        self._loss_name = loss_name
-        factors = self.class_weight
-        if factors is not None:
-            factors = torch.as_tensor(factors, dtype=torch.float32)
-        self.register_buffer("_factors", factors, persistent=False)
-
-    @property
-    def loss_name(self) -> str:
-        """The key of this loss in a model's dict of losses."""
-        return self._loss_name
 
     def extra_repr(self) -> str:
         """Show the setting that changes the mean."""
@@ -97,7 +63,7 @@ class CrossEntropyLoss(nn.Module):
         weight: Tensor | None = None,
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         *,
         align_corners: bool = False,
         **_: object,
@@ -108,11 +74,13 @@ class CrossEntropyLoss(nn.Module):
             cls_score: (N, C, h, w), (N, C, L) or (N, C) logits, any float dtype. Where (h, w) is
                 not the label's size, they count as if upsampled bilinearly; softmax never holds
                 the upsampled tensor.
-            label: (N, H, W), (N, L) or (N,), integer. With sigmoid also `cls_score`'s shape.
-            weight: factor per pixel, label's shape (size 1 along dimension 1 broadcasts).
+            label: (N, H, W), (N, L) or (N,), integer; or soft labels, (N, C, H, W), (N, C, L) or
+                (N, C) float. With `use_mask`, targets (N, H, W).
+            weight: factor per pixel, label's shape (size 1 along dimension 1 broadcasts). With
+                `use_mask`, the class (N,) of each object.
             avg_factor: denominator of the mean.
             reduction_override: replaces `reduction` for this call.
-            ignore_index: label that counts as 0.
+            ignore_index: label that counts as 0; None for none, which `use_mask` needs.
             align_corners: of the upsampling.
 
         Returns:
@@ -123,6 +91,10 @@ class CrossEntropyLoss(nn.Module):
             LabelError: on the CPU, a label outside [0, C) that is not `ignore_index`.
             ValueError: reduction "sum" with `avg_factor`.
         """
+        if self.use_mask:
+            return self._mask_loss(
+                cls_score, label, weight, avg_factor, reduction_override, ignore_index
+            )
         return self._evaluate(
             cls_score, label, weight, avg_factor, reduction_override, ignore_index, align_corners
         )[0]
@@ -134,7 +106,7 @@ class CrossEntropyLoss(nn.Module):
         weight: Tensor | None = None,
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         *,
         align_corners: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -145,7 +117,9 @@ class CrossEntropyLoss(nn.Module):
         Returns:
             loss as `forward`; accuracy (1,) float32 in percent, 100 when every pixel is ignored.
         """
-        loss, counts = self._evaluate(
+        if self.use_mask:
+            raise UserError("CrossEntropyLoss: use_mask is for instance masks, not for segmentors")
+        loss, (correct, valid) = self._evaluate(
             cls_score,
             label,
             weight,
@@ -155,7 +129,6 @@ class CrossEntropyLoss(nn.Module):
             align_corners,
             with_accuracy=True,
         )
-        correct, valid = counts
         assert correct is not None
         assert valid is not None
         return loss, accuracy_of(correct, valid)
@@ -167,109 +140,62 @@ class CrossEntropyLoss(nn.Module):
         weight: Tensor | None,
         avg_factor: float | Tensor | None,
         reduction_override: str | None,
-        ignore_index: int,
+        ignore_index: int | None,
         align_corners: bool,
         with_accuracy: bool = False,
     ) -> tuple[Tensor, Counts]:
         """The weighted loss and the counts of correct and valid pixels."""
-        reduction = reduction_override or self.reduction
-        assert reduction in ("mean", "sum", "none"), f"unknown reduction {reduction!r}"
-        if reduction == "sum" and avg_factor is not None:
-            raise ValueError('avg_factor can not be used with reduction="sum"')
-        evaluate = self._sigmoid if self.use_sigmoid else self._softmax
-        loss, counts = evaluate(
-            logits, label, weight, avg_factor, reduction, ignore_index, align_corners, with_accuracy
-        )
-        return self.loss_weight * loss, counts
-
-    def _sigmoid(
-        self,
-        logits: Tensor,
-        label: Tensor,
-        weight: Tensor | None,
-        avg_factor: float | Tensor | None,
-        reduction: str,
-        ignore_index: int,
-        align_corners: bool,
-        with_accuracy: bool,
-    ) -> tuple[Tensor, Counts]:
-        loss = binary_cross_entropy(
+        reduction = self._chosen_reduction(reduction_override, avg_factor)
+        ignored = -100 if ignore_index is None else ignore_index
+        if not self.use_sigmoid:
+            self._check_channels(logits)
+            loss, counts = cross_entropy_and_counts(
+                logits,
+                label,
+                weight,
+                self._class_factors(logits),
+                reduction,
+                avg_factor,
+                ignored,
+                self.avg_non_ignore,
+                label_smoothing=self.label_smoothing,
+                align_corners=align_corners,
+                with_accuracy=with_accuracy,
+            )
+            return self.loss_weight * loss, counts
+        loss, counts = binary_cross_entropy_and_counts(
             logits,
             label,
             weight,
             reduction,
             avg_factor,
             self._factors,
-            ignore_index,
+            ignored,
             self.avg_non_ignore,
             align_corners,
+            with_accuracy,
         )
-        if not with_accuracy:
-            return loss, (None, None)
-        return loss, class_counts(logits, label, ignore_index, align_corners)
+        return self.loss_weight * loss, counts
 
-    def _softmax(
+    def _mask_loss(
         self,
-        logits: Tensor,
-        label: Tensor,
-        weight: Tensor | None,
+        pred: Tensor,
+        target: Tensor,
+        label: Tensor | None,
         avg_factor: float | Tensor | None,
-        reduction: str,
-        ignore_index: int,
-        align_corners: bool,
-        with_accuracy: bool,
-    ) -> tuple[Tensor, Counts]:
-        self._check_channels(logits)
-        options: dict[str, Any] = {
-            "weight": None if self._factors is None else self._factors.to(logits.device),
-            "pixel_weight": None if weight is None else match_weight(weight, label),
-            "ignore_index": ignore_index,
-            "label_smoothing": self.label_smoothing,
-        }
-        per_pixel: Callable = ops.cross_entropy
-        summed: Callable = ops.cross_entropy_terms
-        if logits.dim() == 4 and label.dim() == 3 and logits.shape[2:] != label.shape[1:]:
-            per_pixel, summed = ops.upsample_cross_entropy, ops.upsample_cross_entropy_terms
-            options["align_corners"] = align_corners
-        if reduction == "none":
-            loss = per_pixel(logits, label, reduction="none", **options)
-            if not with_accuracy:
-                return loss, (None, None)
-        terms = summed(logits, label, with_accuracy=with_accuracy, **options)
-        if reduction == "sum":
-            loss = terms.loss_sum
-        elif reduction == "mean":
-            loss = terms.loss_sum / self._denominator(terms, label, avg_factor, ignore_index)
-        return loss, (terms.num_correct, terms.num_valid)
-
-    def _denominator(
-        self,
-        terms: ops.CrossEntropyTerms,
-        label: Tensor,
-        avg_factor: float | Tensor | None,
-        ignore_index: int,
-    ) -> float | Tensor:
-        if avg_factor is not None:
-            return avg_factor + EPS
-        if self.avg_non_ignore:
-            return terms.weight_sum + EPS
-        if self._factors is None:
-            return label.numel() + EPS
-        total = terms.weight_sum
-        if 0 <= ignore_index < len(self._factors):
-            ignored = (label == ignore_index).sum()
-            total = total + ignored * self._factors.to(label.device)[ignore_index]
-        return total + EPS
+        reduction_override: str | None,
+        ignore_index: int | None,
+    ) -> Tensor:
+        assert label is not None, "use_mask needs the objects' classes as `weight`"
+        reduction = self._chosen_reduction(reduction_override, avg_factor)
+        loss = mask_cross_entropy(
+            pred, target, label, reduction, avg_factor, self._factors, ignore_index
+        )
+        return self.loss_weight * loss
 
     def _check_channels(self, logits: Tensor) -> None:
-        channels = logits.shape[1]
-        if channels == 1:
+        if logits.shape[1] == 1:
             raise UserError(
                 "CrossEntropyLoss: a softmax over one channel is always 0; set use_sigmoid=True, "
                 "or give the network two output channels"
-            )
-        if self._factors is not None and tuple(self._factors.shape) != (channels,):
-            raise UserError(
-                f"CrossEntropyLoss: class_weight has shape {tuple(self._factors.shape)}, but the "
-                f"network has {channels} output channels"
             )

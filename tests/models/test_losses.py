@@ -196,14 +196,55 @@ def test_class_weight_from_files(tmp_path):
         CrossEntropyLoss(class_weight="w.pkl")
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_soft_labels_that_are_one_hot_are_hard_labels(stride, smoothing):
+    logits, label = make(size=(2, 6 * stride, 7 * stride))
+    onehot = torch.zeros(2, 6 * stride, 7 * stride, 256)
+    onehot.scatter_(3, label.long().unsqueeze(3), 1.0)
+    soft = onehot[..., :5].permute(0, 3, 1, 2)  # all 0 where the label is 255
+    pixel_weight = torch.rand(label.shape)
+    for class_weight, avg_non_ignore, weight, avg_factor in itertools.product(
+        (None, CLASS_WEIGHT), (False, True), (None, pixel_weight), (None, 7.0)
+    ):
+        module = CrossEntropyLoss(
+            class_weight=class_weight, avg_non_ignore=avg_non_ignore, label_smoothing=smoothing
+        )
+        options = {"weight": weight, "avg_factor": avg_factor, "ignore_index": 255}
+        got, got_accuracy = module.loss_and_accuracy(logits, soft, **options)
+        want, want_accuracy = module.loss_and_accuracy(logits, label, **options)
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(got_accuracy, want_accuracy)
+        (got_grad,) = torch.autograd.grad(got, logits)
+        (want_grad,) = torch.autograd.grad(want, logits)
+        torch.testing.assert_close(got_grad, want_grad)
+
+
+def test_soft_labels_are_torchs_and_mixed_labels_two_hard_losses():
+    logits, label = make(ignore=4)
+    other = label.flip(0)
+    a, b = (F.one_hot(x.long(), 5).permute(0, 3, 1, 2).float() for x in (label, other))
+    mixed = 0.3 * a + 0.7 * b
+    module = CrossEntropyLoss()
+    torch.testing.assert_close(module(logits, mixed), F.cross_entropy(logits, mixed))
+    two = 0.3 * module(logits, label) + 0.7 * module(logits, other)
+    torch.testing.assert_close(module(logits, mixed), two)
+    none = F.cross_entropy(logits, mixed, reduction="none")
+    torch.testing.assert_close(module(logits, mixed, reduction_override="none"), none)
+    with pytest.raises(AssertionError, match="class indices are integers"):
+        module(logits, label.float())
+
+
 def test_constructor_and_rejections():
     module = CrossEntropyLoss(avg_non_ignore=True, loss_name="loss_mine")
     assert module.extra_repr() == "avg_non_ignore=True"
     assert module.loss_name == "loss_mine"
     with pytest.raises(AssertionError):
         CrossEntropyLoss(use_sigmoid=True, use_mask=True)
-    with pytest.raises(UserError, match="use_mask"):
-        CrossEntropyLoss(use_mask=True)
+    with pytest.raises(UserError, match="label_smoothing needs a softmax"):
+        CrossEntropyLoss(use_sigmoid=True, label_smoothing=0.1)
+    with pytest.raises(UserError, match="use_mask is for instance masks"):
+        CrossEntropyLoss(use_mask=True).loss_and_accuracy(*make())
     with pytest.raises(UserError, match="reduction"):
         CrossEntropyLoss(reduction="average")
     logits, label = make()
