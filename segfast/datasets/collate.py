@@ -12,25 +12,25 @@ from segfast.structures import BaseDataElement
 
 @FUNCTIONS.register_module()
 def pseudo_collate(batch: Sequence) -> Any:
-    """Batch samples without touching their leaves: every tensor, array or number goes in a list.
+    """Batch samples without touching their leaves: tensors, arrays and numbers stay the objects they are.
 
     Args:
         batch: samples of one structure (mappings, sequences, leaves).
 
     Returns:
-        The samples' structure with a list of N leaves in place of each leaf. A tuple becomes a
-        list; mappings take the first sample's keys.
+        The samples' structure with N leaves in place of each leaf: a list, or a tuple for leaves of a sequence. A
+        tuple becomes a list; mappings take the first sample's keys.
 
     Raises:
         RuntimeError: sequences of unequal length inside the samples.
         KeyError: a later sample lacks a key of the first one.
     """
-    return _collate(batch, list)
+    return _collate(batch, lambda leaves: leaves)
 
 
 @FUNCTIONS.register_module()
 def default_collate(batch: Sequence) -> Any:
-    """Batch samples and stack their leaves as torch does; strings and data elements stay lists.
+    """Batch samples and stack their leaves as torch does; strings and data elements stay as they are.
 
     Args:
         batch: samples of one structure (mappings, sequences, leaves).
@@ -45,10 +45,10 @@ def default_collate(batch: Sequence) -> Any:
     return _collate(batch, torch_default_collate)
 
 
-def _collate(batch: Sequence, batch_leaves: Callable[[list], Any]) -> Any:
+def _collate(batch: Sequence, batch_leaves: Callable[[Sequence], Any]) -> Any:
     first = batch[0]
     if isinstance(first, BaseDataElement | str | bytes):
-        return list(batch)
+        return batch
     if isinstance(first, Mapping):
         by_key = {key: _collate([item[key] for item in batch], batch_leaves) for key in first}
         return _like(type(first), by_key)
@@ -57,7 +57,7 @@ def _collate(batch: Sequence, batch_leaves: Callable[[list], Any]) -> Any:
     if isinstance(first, Sequence):
         columns = [_collate(column, batch_leaves) for column in _columns(batch)]
         return columns if isinstance(first, tuple) else _like(type(first), columns)
-    return batch_leaves(list(batch))
+    return batch_leaves(batch)
 
 
 def _columns(batch: Sequence) -> list[tuple]:

@@ -33,9 +33,9 @@ def test_containers_keep_their_kind(collate):
     assert collate(["a", "b"]) == ["a", "b"]
     assert collate([b"a", b"b"]) == [b"a", b"b"]
     assert isinstance(collate([Custom(a="x")]), Custom)
-    assert collate([Point("a", "b"), Point("c", "d")]) == Point(["a", "c"], ["b", "d"])
-    assert collate([("a", "b"), ("c", "d")]) == [["a", "c"], ["b", "d"]]
-    assert collate([["a"], ["c"]]) == [["a", "c"]]
+    assert collate([Point("a", "b"), Point("c", "d")]) == Point(("a", "c"), ("b", "d"))
+    assert collate([("a", "b"), ("c", "d")]) == [("a", "c"), ("b", "d")]
+    assert collate([["a"], ["c"]]) == [("a", "c")]
 
 
 @pytest.mark.parametrize("collate", [pseudo_collate, default_collate])
@@ -56,6 +56,16 @@ def test_default_collate_stacks_leaves():
 
 def test_pseudo_collate_lists_numbers():
     assert pseudo_collate([{"n": 1}, {"n": 2.5}]) == {"n": [1, 2.5]}
+
+
+def test_leaves_of_sequences_are_tuples_of_the_same_objects():
+    x, y = torch.zeros(2), torch.ones(3)
+    batch = pseudo_collate([(x, 0), (y, 1)])
+    assert isinstance(batch, list)
+    assert isinstance(batch[0], tuple)
+    assert batch[0][0] is x
+    assert batch[1] == (0, 1)
+    assert default_collate([(x, 0), (x, 1)])[1].tolist() == [0, 1]
 
 
 def test_both_are_registered():
