@@ -42,7 +42,7 @@ def default_collate(batch: Sequence) -> Any:
         RuntimeError: sequences of unequal length inside the samples, or unequal tensor shapes.
         KeyError: a later sample lacks a key of the first one.
     """
-    return _collate(batch, torch_default_collate)
+    return _collate(batch, lambda leaves: torch_default_collate(list(leaves)))
 
 
 def _collate(batch: Sequence, batch_leaves: Callable[[Sequence], Any]) -> Any:

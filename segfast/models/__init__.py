@@ -5,6 +5,7 @@ from segfast.models.base import BaseModel
 from segfast.models.base_data_preprocessor import BaseDataPreprocessor
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.data_preprocessor import SegDataPreProcessor
+from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
 from segfast.models.losses import CrossEntropyLoss
 from segfast.models.reductions import accuracy, reduce_loss, weight_reduce_loss
@@ -16,6 +17,7 @@ __all__ = [
     "BaseModel",
     "BaseSegmentor",
     "CrossEntropyLoss",
+    "DataPreprocessor",
     "ImgDataPreprocessor",
     "SegDataPreProcessor",
     "SegNetS",
