@@ -8,6 +8,7 @@ import torch
 
 from segfast._native import CUDA_STATUS
 from segfast.errors import LabelError
+from segfast.ops._torch_errors import explained
 
 _HINT = (
     "(hint: is ignore_index the value your masks use for void? does the data set need reduce_zero_label? "
@@ -19,7 +20,7 @@ _VALUE_BITS, _CLASS_BITS = 16, 14
 
 
 def call_checked(op: Any, *args: Any) -> Any:
-    """Call an operator of `torch.ops.segfast`; its report of bad labels becomes a `LabelError`."""
+    """Call an operator of `torch.ops.segfast`; bad labels become a `LabelError`, torch's errors say what torch said."""
     if torch.compiler.is_compiling():
         return op(*args)
     try:
@@ -32,7 +33,7 @@ def call_checked(op: Any, *args: Any) -> Any:
             raise LabelError(
                 text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
             ) from None
-        raise
+        raise explained(error) from None
 
 
 def check_labels() -> None:

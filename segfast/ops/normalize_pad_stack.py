@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._labels import call_checked
 
 IMAGE_DTYPES = (
     torch.uint8,
@@ -83,7 +84,8 @@ def normalize_pad_stack(
         raise ValueError(
             f"{_NAME}: expected memory_format contiguous_format or channels_last, got {memory_format}"
         )
-    return torch.ops.segfast.normalize_pad_stack(
+    return call_checked(
+        torch.ops.segfast.normalize_pad_stack,
         list(images),
         means,
         stds,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._labels import call_checked
 from segfast.ops.normalize_pad_stack import round_up
 
 MAP_DTYPES = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64)
@@ -50,7 +51,7 @@ def pad_stack(
             f"{_NAME}: expected pad_value in [{info.min}, {info.max}] for {maps[0].dtype}, got {pad_value}"
         )
     planar = [m.squeeze(0) if m.dim() == 3 else m for m in maps]
-    batch = torch.ops.segfast.pad_stack(planar, [height, width], pad_value)
+    batch = call_checked(torch.ops.segfast.pad_stack, planar, [height, width], pad_value)
     return batch.unsqueeze(1) if maps[0].dim() == 3 else batch
 
 

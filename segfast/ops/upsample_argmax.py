@@ -17,6 +17,7 @@ from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._checks import LABEL_DTYPES, check_classes, check_logits
+from segfast.ops._labels import call_checked
 
 _NAME = "segfast::upsample_argmax"
 # torch's ScalarType numbers, which the operator's schema carries as an int.
@@ -70,8 +71,12 @@ def upsample_argmax(
         raise ValueError(
             f"{_NAME}: {dtype} names {most} classes, got logits with {logits.shape[1]} (hint: dtype=torch.int32)"
         )
-    return torch.ops.segfast.upsample_argmax(
-        logits, [size[0], size[1]], align_corners, _SCALAR_TYPE[dtype]
+    return call_checked(
+        torch.ops.segfast.upsample_argmax,
+        logits,
+        [size[0], size[1]],
+        align_corners,
+        _SCALAR_TYPE[dtype],
     )
 
 

@@ -209,8 +209,14 @@ def _backward(ctx, grad_loss, *_):
     if grad_loss is None:
         return (None,) * 9
     ignore_index, reduction, label_smoothing, _accuracy, align_corners = ctx.options
-    grad = torch.ops.segfast.upsample_cross_entropy_backward(
-        grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing, align_corners
+    grad = call_checked(
+        torch.ops.segfast.upsample_cross_entropy_backward,
+        grad_loss,
+        *ctx.saved_tensors,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        align_corners,
     )
     return grad, None, None, None, None, None, None, None, None
 
@@ -242,7 +248,9 @@ def _save_gradient(ctx, inputs, output):
 def _scale(ctx, grad_loss, *_):
     grad = None
     if grad_loss is not None:
-        grad = torch.ops.segfast.scale_gradient(grad_loss, *ctx.saved_tensors, ctx.reduction)
+        grad = call_checked(
+            torch.ops.segfast.scale_gradient, grad_loss, *ctx.saved_tensors, ctx.reduction
+        )
     return (grad, *(None,) * 8)
 
 

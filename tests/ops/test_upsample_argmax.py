@@ -248,3 +248,11 @@ def test_cuda_agrees_with_cpu(sizes):
     logits = torch.randn(2, 21, *small)
     cpu, cuda = upsample_argmax(logits, size), upsample_argmax(logits.cuda(), size).cpu()
     assert (cpu != cuda).sum() <= 1 + 1e-3 * cpu.numel()  # each is held to float64 above
+
+
+def test_running_out_of_memory_says_so():
+    logits = torch.zeros(1, 2, 2, 2)
+    with pytest.raises(RuntimeError, match="memory") as refused:
+        upsample_argmax(logits, (2**21, 2**21))  # 35 TB
+    if hasattr(torch, "OutOfMemoryError") and "API call failed" not in str(refused.value):
+        assert isinstance(refused.value, torch.OutOfMemoryError)

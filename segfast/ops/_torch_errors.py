@@ -1,0 +1,44 @@
+"""What torch said when a call out of an operator failed.
+
+Operators reach torch through its stable interface, which carries an error code across and leaves the message behind:
+running out of memory would read "API call failed". The message is kept for the calling thread (torch 2.13 and later).
+"""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import ctypes
+from pathlib import Path
+
+import torch
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+def explained(error: RuntimeError | ValueError) -> RuntimeError | ValueError:
+    """An error of the stable interface with torch's own message, as the type torch would have raised.
+
+    Args:
+        error: raised by an operator, in this thread, with no call into torch since.
+
+    Returns:
+        `torch.OutOfMemoryError` where memory was the reason, as batch-size finders expect; a `RuntimeError` with
+        torch's message otherwise; `error` itself if it says enough, or if torch is too old to tell.
+    """
+    text = str(error)
+    if "API call failed" not in text:
+        return error
+    message = _last_message()
+    if not message:
+        return error
+    kind = torch.OutOfMemoryError if any(m in message for m in _OUT_OF_MEMORY) else RuntimeError
+    return kind(message)
+
+
+def _last_message() -> str:
+    """The last message of this thread; empty before torch 2.13."""
+    library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
+    get = getattr(library, "torch_exception_get_what_without_backtrace", None)
+    if get is None:
+        return ""
+    get.restype = ctypes.c_char_p
+    return (get() or b"").decode(errors="replace")
