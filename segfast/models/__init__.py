@@ -4,23 +4,44 @@
 from segfast.models.base import BaseModel
 from segfast.models.base_data_preprocessor import BaseDataPreprocessor
 from segfast.models.base_segmentor import BaseSegmentor
+from segfast.models.cascade_encoder_decoder import CascadeEncoderDecoder
 from segfast.models.data_preprocessor import SegDataPreProcessor
+from segfast.models.decode_heads import (
+    BaseCascadeDecodeHead,
+    BaseDecodeHead,
+    DepthwiseSeparableFCNHead,
+    FCNHead,
+    SegformerHead,
+)
 from segfast.models.edit_data_preprocessor import DataPreprocessor
+from segfast.models.encoder_decoder import EncoderDecoder
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
 from segfast.models.losses import CrossEntropyLoss
+from segfast.models.ohem_sampler import OHEMPixelSampler
 from segfast.models.reductions import accuracy, reduce_loss, weight_reduce_loss
 from segfast.models.segmentor import Segmentor
+from segfast.models.tta import BaseTTAModel, SegTTAModel
 from segfast.models.zoo import SegNetS
 
 __all__ = [
+    "BaseCascadeDecodeHead",
     "BaseDataPreprocessor",
+    "BaseDecodeHead",
     "BaseModel",
     "BaseSegmentor",
+    "BaseTTAModel",
+    "CascadeEncoderDecoder",
     "CrossEntropyLoss",
     "DataPreprocessor",
+    "DepthwiseSeparableFCNHead",
+    "EncoderDecoder",
+    "FCNHead",
     "ImgDataPreprocessor",
+    "OHEMPixelSampler",
     "SegDataPreProcessor",
     "SegNetS",
+    "SegTTAModel",
+    "SegformerHead",
     "Segmentor",
     "accuracy",
     "reduce_loss",

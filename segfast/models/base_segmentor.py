@@ -2,14 +2,16 @@
 
 # SPDX-License-Identifier: Apache-2.0
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segfast import ops
 from segfast.models.base import BaseModel
 from segfast.models.resize import resize
+from segfast.models.sliding_window import assemble, slide
 from segfast.structures import PixelData, SegDataSample
 
 
@@ -152,19 +154,60 @@ class BaseSegmentor(BaseModel):
             sample.set_data({"pred_sem_seg": PixelData(data=pred)})
         return samples
 
+    def _slide_rows(
+        self, inputs: Tensor, logits_of: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Sliding windows as `test_cfg` has them; `logits_of` gives a window's."""
+        cfg: Any = self.test_cfg
+        gaussian = cfg.get("gaussian", False)
+        return slide(inputs, logits_of, cfg["crop_size"], cfg["stride"], gaussian)
+
+    def postprocess_rows(
+        self,
+        rows: Iterator[tuple[int, Tensor]],
+        size: Sequence[int],
+        data_samples: list[SegDataSample] | None = None,
+    ) -> list[SegDataSample]:
+        """As `postprocess_result`, of logits that come row by row out of `sliding_window.slide`.
+
+        Args:
+            rows: (top, logits (N, C, rows, W)).
+            size: (H, W) of all rows together.
+            data_samples: see `postprocess_result`.
+
+        Returns:
+            See there. Where nothing reads the logits but the choice of classes, those of one
+            row of windows are all that is ever held.
+        """
+        metas = [sample.metainfo for sample in data_samples or []]
+        if self.keep_logits or not all(_is_final(size, meta) for meta in metas):
+            return self.postprocess_result(assemble(rows, size[0]), data_samples)
+        classes = torch.cat([self._classes(logits) for _, logits in rows], dim=1)
+        samples = [SegDataSample() for _ in classes] if data_samples is None else data_samples
+        for i, sample in enumerate(samples):
+            pred = classes[i : i + 1]
+            pred = _undo(pred, metas[i]) if metas else pred
+            sample.set_data({"pred_sem_seg": PixelData(data=pred)})
+        return samples
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        """Logits (N, C, h, w) -> classes (N, h, w) int64."""
+        if logits.shape[1] == 1:
+            return (logits.squeeze(1).sigmoid() > self.threshold).long()
+        return logits.argmax(1)
+
     def _decide(
         self, logits: Tensor, size: Sequence[int], metainfo: Mapping[str, Any] | None
     ) -> Tensor:
         """(1, C, h, w) -> the classes (1, H, W) at the original size, fused with the last resize."""
         if metainfo is None:
             return ops.upsample_argmax(logits, size, align_corners=self.align_corners)
-        height, width = metainfo["ori_shape"]
-        left, right, top, bottom = _padding(metainfo)
-        if (size[0] - top - bottom, size[1] - left - right) == (height, width):
+        if _is_final(size, metainfo):
             # Cutting and flipping move pixels about: they may as well move classes.
             pred = ops.upsample_argmax(logits, size, align_corners=self.align_corners)
             return _undo(pred, metainfo)
         logits = _undo(self._resize(logits, size), metainfo)
+        height, width = metainfo["ori_shape"]
         original = int(height), int(width)
         return ops.upsample_argmax(logits, original, align_corners=self.align_corners)
 
@@ -177,6 +220,13 @@ def _padding(metainfo: Mapping[str, Any]) -> tuple[int, int, int, int]:
     default = metainfo.get("padding_size", (0, 0, 0, 0))
     left, right, top, bottom = metainfo.get("img_padding_size", default)
     return int(left), int(right), int(top), int(bottom)
+
+
+def _is_final(size: Sequence[int], metainfo: Mapping[str, Any]) -> bool:
+    """Whether an image of `size` is the original one but for padding and flip."""
+    height, width = metainfo["ori_shape"]
+    left, right, top, bottom = _padding(metainfo)
+    return (size[0] - top - bottom, size[1] - left - right) == (height, width)
 
 
 def _undo(pixels: Tensor, metainfo: Mapping[str, Any]) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segfast.errors import ConfigError, LabelError, UserError
+from segfast.errors import LabelError, UserError
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.encoder_weights import load_encoder_weights
+from segfast.models.inference_cfg import checked_test_cfg
 from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.registry import MODELS
 from segfast.structures import SegDataSample
@@ -39,7 +40,8 @@ class Segmentor(BaseSegmentor):
         output: key, attribute or position of the logits in what the network returns.
         data_preprocessor: a module or its config; by default a SegDataPreProcessor that pads and
             stacks without normalising.
-        test_cfg: `mode` ("whole"), `keep_logits` (whether samples carry `seg_logits` at the original
+        test_cfg: `mode` ("whole", or "slide" with `crop_size`, `stride` and perhaps `gaussian`: see
+            `sliding_window.slide`), `keep_logits` (whether samples carry `seg_logits` at the original
             size, all classes: None for everywhere but in validation, True, False), `threshold` (0.5,
             for a single output channel).
         init_cfg: not applied, see `BaseModel`.
@@ -75,7 +77,7 @@ class Segmentor(BaseSegmentor):
         self.align_corners = align_corners
         self.ignore_index = ignore_index
         self.output = output
-        self.test_cfg = _checked_test_cfg(test_cfg)
+        self.test_cfg = checked_test_cfg(test_cfg, "Segmentor")
         if encoder_weights is not None:
             load_encoder_weights(self.net, encoder_weights)
 
@@ -142,6 +144,9 @@ class Segmentor(BaseSegmentor):
             N samples. With `keep_logits` one image at a time is brought to full size; without,
             classes are decided from the network's own logits.
         """
+        if (self.test_cfg or {}).get("mode") == "slide":
+            rows = self._slide_rows(inputs, self.encode_decode)
+            return self.postprocess_rows(rows, inputs.shape[2:], data_samples)
         results = []
         for i, logits in enumerate(self._forward(inputs).split(1)):
             samples = None if data_samples is None else [data_samples[i]]
@@ -193,14 +198,3 @@ class Segmentor(BaseSegmentor):
             f"Segmentor: num_classes is {self.num_classes}, but {type(self.net).__name__} has "
             f"{channels} output channels (make the two agree)"
         )
-
-
-def _checked_test_cfg(test_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    cfg = {"mode": "whole", "keep_logits": None, "threshold": 0.5, **(test_cfg or {})}
-    if cfg["mode"] != "whole":
-        raise ConfigError("test_cfg.mode", f"Segmentor knows 'whole', got {cfg['mode']!r}")
-    for key in cfg:
-        if key not in ("mode", "keep_logits", "threshold"):
-            known = "mode, keep_logits and threshold"
-            raise ConfigError(f"test_cfg.{key}", f"Segmentor has no such setting (it has {known})")
-    return cfg

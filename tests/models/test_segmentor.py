@@ -228,7 +228,7 @@ def test_parts_may_be_configs_and_errors_carry_their_path():
     with pytest.raises(ConfigError, match=r"^loss\.type: .*CrossEntropyLoss"):
         Segmentor(Toy(), {"type": "CrossEntropyLos"})
     with pytest.raises(ConfigError, match=r"^test_cfg\.mode: "):
-        Segmentor(Toy(), test_cfg={"mode": "slide"})
+        Segmentor(Toy(), test_cfg={"mode": "slides"})
     with pytest.raises(ConfigError, match=r"^test_cfg\.keep: "):
         Segmentor(Toy(), test_cfg={"keep": 1})
 
