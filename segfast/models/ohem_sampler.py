@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from segfast import ops
 from segfast.errors import UserError
 from segfast.models.binary_loss import binary_cross_entropy
-from segfast.models.losses import CrossEntropyLoss
 from segfast.models.named_losses import accepted_options
+from segfast.models.pixel_loss import PixelLoss
 from segfast.models.resize import resize
 from segfast.registry import MODELS
 
@@ -66,6 +66,7 @@ class OHEMPixelSampler:
     @torch.no_grad()
     def weigh(self, logits: Tensor, label: Tensor) -> Tensor:
         """As `sample`, with logits (N, C, h, w) of any size and label (N, H, W)."""
+        assert label.dim() == 3, f"a sampler needs one class per pixel, got {tuple(label.shape)}"
         valid = (label != self.context.ignore_index).flatten()
         kept = self.min_kept * label.shape[0]
         if self.thresh is None:
@@ -102,7 +103,7 @@ class OHEMPixelSampler:
         total: Any = 0
         for module in losses if isinstance(losses, nn.ModuleList) else [losses]:
             options = {"ignore_index": self.context.ignore_index, "reduction_override": "none"}
-            if isinstance(module, CrossEntropyLoss):
+            if isinstance(module, PixelLoss):
                 value = module(logits, label, align_corners=corners, **options)
             else:
                 full = resize(logits, label.shape[-2:], corners)
