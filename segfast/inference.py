@@ -73,10 +73,17 @@ def load_model(
 
 def forget_pretrained(config: dict) -> None:
     """A checkpoint holds all weights: files of pretrained ones need not be there any more."""
-    if isinstance(config.get("model"), dict):
-        config["model"] = {
-            key: value for key, value in config["model"].items() if key != "encoder_weights"
-        }
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return
+    model = {k: v for k, v in model.items() if k not in ("encoder_weights", "pretrained")}
+    backbone = model.get("backbone")
+    if isinstance(backbone, dict):
+        backbone = {k: v for k, v in backbone.items() if k != "pretrained"}
+        if (backbone.get("init_cfg") or {}).get("type") == "Pretrained":
+            del backbone["init_cfg"]
+        model["backbone"] = backbone
+    config["model"] = model
 
 
 def _split_pipeline(pipeline: Sequence | None) -> tuple[Compose, Compose]:

@@ -1,6 +1,7 @@
 """Models: preprocessors, the base classes, segmentors, losses, one small built-in network."""
 
 # SPDX-License-Identifier: Apache-2.0
+from segfast.models.backbones import ResNet, ResNetV1c, ResNetV1d
 from segfast.models.base import BaseModel
 from segfast.models.base_data_preprocessor import BaseDataPreprocessor
 from segfast.models.base_segmentor import BaseSegmentor
@@ -38,6 +39,9 @@ __all__ = [
     "FCNHead",
     "ImgDataPreprocessor",
     "OHEMPixelSampler",
+    "ResNet",
+    "ResNetV1c",
+    "ResNetV1d",
     "SegDataPreProcessor",
     "SegNetS",
     "SegTTAModel",

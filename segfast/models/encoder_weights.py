@@ -34,19 +34,31 @@ def load_encoder_weights(net: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: no such file, unreadable, no encoder, or keys or shapes that do not fit.
     """
-    path = Path(path).expanduser()
     name = next((name for name in _ENCODERS if isinstance(getattr(net, name, None), nn.Module)), "")
     if not name:
         raise CheckpointError(
             f"encoder_weights {path}: {type(net).__name__} has no submodule encoder or backbone"
         )
-    encoder = getattr(net, name)
+    load_weights(getattr(net, name), path, f"{type(net).__name__}.{name}")
+
+
+def load_weights(encoder: nn.Module, path: str | Path, owner: str) -> None:
+    """As `load_encoder_weights`, into `encoder` itself.
+
+    Args:
+        encoder: what the weights are for.
+        path: see there.
+        owner: how messages call `encoder`.
+
+    Raises:
+        CheckpointError: see there.
+    """
+    path = Path(path).expanduser()
     target = encoder.state_dict()
     weights = _strip(_read(path), target)
     weights = {k: v for k, v in weights.items() if k in target or not k.startswith(_CLASSIFIERS)}
     problem = _mismatch(weights, target)
     if problem:
-        owner = f"{type(net).__name__}.{name}"
         raise CheckpointError(f"encoder_weights {path}: does not fit {owner}: {problem}")
     encoder.load_state_dict(weights, strict=False)
 
