@@ -31,6 +31,7 @@ LAYERS = {
     "datasets": {"structures", "registry", "errors"},
     "models": {"ops", "structures", "registry", "errors"},
     "visualization": {"structures", "registry", "errors"},
+    "integrations": {"ops", "models", "evaluation", "errors"},
     "runner": {
         "ops", "models", "datasets", "evaluation", "visualization", "structures", "registry", "config", "errors",
         "_native",

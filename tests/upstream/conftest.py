@@ -1,6 +1,7 @@
 """What the comparisons with the real packages share: mmcv-lite, which lacks its compiled half, lets mmseg import."""
 
 # SPDX-License-Identifier: Apache-2.0
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -23,7 +24,9 @@ def stub_mmcv():
         return
     folder = Path(next(iter(spec.submodule_search_locations)))
     if not list(folder.glob("_ext*.so")) and not list(folder.glob("_ext*.pyd")):
-        sys.modules.setdefault("mmcv._ext", _CompiledHalf("mmcv._ext"))
+        module = _CompiledHalf("mmcv._ext")
+        module.__spec__ = importlib.machinery.ModuleSpec("mmcv._ext", None)  # a Runner looks for it
+        sys.modules.setdefault("mmcv._ext", module)
 
 
 stub_mmcv()  # at import: test modules import the packages while they are collected
