@@ -4,5 +4,6 @@
 from segfast.evaluation.evaluator import Evaluator, get_metric_value
 from segfast.evaluation.iou import IoUMetric
 from segfast.evaluation.metric import BaseMetric
+from segfast.evaluation.psnr import PSNR, psnr
 
-__all__ = ["BaseMetric", "Evaluator", "IoUMetric", "get_metric_value"]
+__all__ = ["PSNR", "BaseMetric", "Evaluator", "IoUMetric", "get_metric_value", "psnr"]

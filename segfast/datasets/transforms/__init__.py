@@ -9,6 +9,7 @@ from segfast.datasets.transforms.loading import (
     LoadImageFromFile,
     LoadImageFromNDArray,
 )
+from segfast.datasets.transforms.pack_inputs import PackInputs
 from segfast.datasets.transforms.photometric import PhotoMetricDistortion
 from segfast.datasets.transforms.resize import RandomResize, Resize
 
@@ -18,6 +19,7 @@ __all__ = [
     "LoadAnnotations",
     "LoadImageFromFile",
     "LoadImageFromNDArray",
+    "PackInputs",
     "PackSegInputs",
     "Pad",
     "PhotoMetricDistortion",
