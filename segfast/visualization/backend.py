@@ -1,8 +1,11 @@
-"""LocalVisBackend: pictures as PNG files in a folder."""
+"""LocalVisBackend: pictures as PNG files and numbers as JSON lines, in a folder."""
 
 # SPDX-License-Identifier: Apache-2.0
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,10 +15,10 @@ from segfast.registry import VISBACKENDS
 
 @VISBACKENDS.register_module()
 class LocalVisBackend:
-    """Writes `<save_dir>/vis_image/<name>_<step>.png`.
+    """Writes `<save_dir>/vis_image/<name>_<step>.png` and `<save_dir>/scalars.json`.
 
     Args:
-        save_dir: folder, created when the first picture is written.
+        save_dir: folder, created when something is written.
     """
 
     def __init__(self, save_dir: str | Path) -> None:
@@ -28,3 +31,17 @@ class LocalVisBackend:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
         return path
+
+    def add_scalars(self, scalars: Mapping[str, Any], step: int = 0) -> None:
+        """Append one line of numbers; 0-d tensors and arrays are read."""
+        self.save_dir.mkdir(parents=True, exist_ok=True)
+        with (self.save_dir / "scalars.json").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**plain_numbers(scalars), "step": step}) + "\n")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def plain_numbers(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """0-d tensors and arrays as Python numbers."""
+    return {k: v.item() if hasattr(v, "item") else v for k, v in scalars.items()}
