@@ -3,7 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from segfast.models.backbones import ResNet, ResNetV1c, ResNetV1d
 from segfast.models.base import BaseModel
+from segfast.models.base_conditional_gan import BaseConditionalGAN
 from segfast.models.base_data_preprocessor import BaseDataPreprocessor
+from segfast.models.base_edit_model import BaseEditModel
+from segfast.models.base_gan import BaseGAN
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.cascade_encoder_decoder import CascadeEncoderDecoder
 from segfast.models.data_preprocessor import SegDataPreProcessor
@@ -16,6 +19,7 @@ from segfast.models.decode_heads import (
 )
 from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.encoder_decoder import EncoderDecoder
+from segfast.models.image_losses import CharbonnierLoss, GANLoss, L1Loss, MSELoss
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
 from segfast.models.losses import CrossEntropyLoss
 from segfast.models.ohem_sampler import OHEMPixelSampler
@@ -26,18 +30,25 @@ from segfast.models.zoo import SegNetS
 
 __all__ = [
     "BaseCascadeDecodeHead",
+    "BaseConditionalGAN",
     "BaseDataPreprocessor",
     "BaseDecodeHead",
+    "BaseEditModel",
+    "BaseGAN",
     "BaseModel",
     "BaseSegmentor",
     "BaseTTAModel",
     "CascadeEncoderDecoder",
+    "CharbonnierLoss",
     "CrossEntropyLoss",
     "DataPreprocessor",
     "DepthwiseSeparableFCNHead",
     "EncoderDecoder",
     "FCNHead",
+    "GANLoss",
     "ImgDataPreprocessor",
+    "L1Loss",
+    "MSELoss",
     "OHEMPixelSampler",
     "ResNet",
     "ResNetV1c",

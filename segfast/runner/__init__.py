@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+from segfast.runner.basic_visualization_hook import BasicVisualizationHook
 from segfast.runner.builtin_hooks import (
     DistSamplerSeedHook,
     IterTimerHook,
@@ -34,6 +35,7 @@ from segfast.runner.schedulers import (
 
 __all__ = [
     "AmpOptimWrapper",
+    "BasicVisualizationHook",
     "CheckpointHook",
     "ConstantLR",
     "CosineAnnealingLR",

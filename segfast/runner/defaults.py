@@ -71,8 +71,8 @@ def _train_cfg(given: Any) -> Any:
 
 
 def _optim_wrapper(given: Any) -> Any:
-    """What a wrapper or its optimiser leaves out is MMSegmentation's SGD."""
-    if not isinstance(given, Mapping):
+    """What a wrapper or its optimiser leaves out is MMSegmentation's SGD; several wrappers say everything."""
+    if not isinstance(given, Mapping) or _is_several(given):
         return given
     default: dict[str, Any] = OPTIM_WRAPPER["optimizer"]  # type: ignore[assignment]
     optimizer = given.get("optimizer") or {}
@@ -81,8 +81,17 @@ def _optim_wrapper(given: Any) -> Any:
     return {"type": OPTIM_WRAPPER["type"], **given, "optimizer": optimizer}
 
 
+def _is_several(optim_wrapper: Mapping) -> bool:
+    """Whether these are wrappers by name, of a model whose parts take turns."""
+    return "optimizer" not in optim_wrapper and any(
+        isinstance(value, Mapping) and "optimizer" in value for value in optim_wrapper.values()
+    )
+
+
 def _poly(optim_wrapper: Any) -> list[dict]:
     """PolyLR over the whole training, by iteration, to a hundredth of the start, or 1e-4 where that is less."""
+    if isinstance(optim_wrapper, Mapping) and _is_several(optim_wrapper):
+        return []
     lr = optim_wrapper["optimizer"].get("lr") if isinstance(optim_wrapper, Mapping) else None
     eta_min = min(1e-4, lr / 100) if isinstance(lr, (int, float)) else 0.0
     return [{"type": "PolyLR", "power": 0.9, "eta_min": eta_min, "by_epoch": False}]

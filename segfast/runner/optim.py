@@ -100,6 +100,11 @@ class OptimWrapper:
         loss.backward(**options)
         self._inner_count += 1
 
+    @property
+    def inner_count(self) -> int:
+        """Micro-steps done."""
+        return self._inner_count
+
     def should_update(self) -> bool:
         """Whether the micro-steps so far end an accumulation group."""
         return self._steps_after(self._inner_count)
