@@ -11,11 +11,15 @@ from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.cascade_encoder_decoder import CascadeEncoderDecoder
 from segfast.models.data_preprocessor import SegDataPreProcessor
 from segfast.models.decode_heads import (
+    ASPPHead,
     BaseCascadeDecodeHead,
     BaseDecodeHead,
+    DepthwiseSeparableASPPHead,
     DepthwiseSeparableFCNHead,
     FCNHead,
+    PSPHead,
     SegformerHead,
+    UPerHead,
 )
 from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.encoder_decoder import EncoderDecoder
@@ -29,6 +33,7 @@ from segfast.models.tta import BaseTTAModel, SegTTAModel
 from segfast.models.zoo import SegNetS
 
 __all__ = [
+    "ASPPHead",
     "BaseCascadeDecodeHead",
     "BaseConditionalGAN",
     "BaseDataPreprocessor",
@@ -42,6 +47,7 @@ __all__ = [
     "CharbonnierLoss",
     "CrossEntropyLoss",
     "DataPreprocessor",
+    "DepthwiseSeparableASPPHead",
     "DepthwiseSeparableFCNHead",
     "EncoderDecoder",
     "FCNHead",
@@ -50,6 +56,7 @@ __all__ = [
     "L1Loss",
     "MSELoss",
     "OHEMPixelSampler",
+    "PSPHead",
     "ResNet",
     "ResNetV1c",
     "ResNetV1d",
@@ -58,6 +65,7 @@ __all__ = [
     "SegTTAModel",
     "SegformerHead",
     "Segmentor",
+    "UPerHead",
     "accuracy",
     "reduce_loss",
     "stack_batch",

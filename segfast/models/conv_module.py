@@ -159,6 +159,7 @@ class DepthwiseSeparableConvModule(nn.Module):
         dilation: see there.
         norm_cfg: of both.
         act_cfg: of both.
+        dw_act_cfg: of the first, unless "default".
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class DepthwiseSeparableConvModule(nn.Module):
         dilation: int = 1,
         norm_cfg: Mapping | None = None,
         act_cfg: Mapping | None = RELU,
+        dw_act_cfg: Mapping | str | None = "default",
     ) -> None:
         """Build both convolutions."""
         super().__init__()
@@ -183,7 +185,7 @@ class DepthwiseSeparableConvModule(nn.Module):
             dilation,
             groups=in_channels,
             norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
+            act_cfg=act_cfg if isinstance(dw_act_cfg, str) else dw_act_cfg,
         )
         self.pointwise_conv = ConvModule(
             in_channels, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg

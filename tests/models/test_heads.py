@@ -7,7 +7,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from segfast.errors import ConfigError
-from segfast.models import DepthwiseSeparableFCNHead, FCNHead, SegformerHead
+from segfast.models import (
+    ASPPHead,
+    DepthwiseSeparableASPPHead,
+    DepthwiseSeparableFCNHead,
+    FCNHead,
+    PSPHead,
+    SegformerHead,
+    UPerHead,
+)
 from segfast.models.conv_module import ConvModule, DepthwiseSeparableConvModule
 
 BN = {"type": "BN", "requires_grad": True, "momentum": 0.01}
@@ -93,6 +101,51 @@ def test_segformer_head_is_the_textbook_one(norm_cfg, mode, align_corners):
     torch.testing.assert_close(head(maps), want, rtol=1e-4, atol=1e-5)
     with pytest.raises(AssertionError, match="not 'area'"):
         SegformerHead("area", in_channels=[4], in_index=[0], channels=4, num_classes=2)
+
+
+MAPS = [(4, 16), (6, 8), (8, 5)]  # channels and size of each
+
+
+@pytest.mark.parametrize("norm_cfg", [None, BN])
+@pytest.mark.parametrize(
+    ("kind", "options", "size"),
+    [
+        (PSPHead, {"in_channels": 8, "pool_scales": (1, 2)}, 5),
+        (UPerHead, {"in_channels": [4, 6, 8], "in_index": [0, 1, 2]}, 16),
+        (UPerHead, {"in_channels": [8], "in_index": [2]}, 5),
+        (ASPPHead, {"in_channels": 6, "in_index": 1, "dilations": (1, 2, 3)}, 8),
+        (DepthwiseSeparableASPPHead, {"in_channels": 8, "c1_in_channels": 4, "c1_channels": 3}, 16),
+        (DepthwiseSeparableASPPHead, {"in_channels": 8, "c1_in_channels": 0, "c1_channels": 3}, 5),
+    ],
+)
+def test_context_heads_train_every_parameter(kind, options, size, norm_cfg):
+    head = kind(channels=8, num_classes=5, norm_cfg=norm_cfg, **options)
+    logits = head([torch.randn(2, c, n, n + 1) for c, n in MAPS])
+    assert logits.shape == (2, 5, size, size + 1)
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in head.named_parameters() if "weight" in name)
+
+
+def test_context_heads_see_the_whole_image():
+    for kind in (PSPHead, ASPPHead):
+        head = kind(in_channels=4, channels=4, num_classes=3).eval()
+        x = torch.randn(1, 4, 80, 80, requires_grad=True)
+        head([x])[0, :, 0, 0].sum().backward()
+        assert x.grad[0, :, -1, -1].abs().sum() > 0
+    with pytest.raises(AssertionError, match="should be a list"):
+        PSPHead(3, in_channels=4, channels=4, num_classes=3)
+    with pytest.raises(AssertionError, match="should be a list"):
+        ASPPHead(3, in_channels=4, channels=4, num_classes=3)
+
+
+def test_separable_heads_choose_the_activation_in_between():
+    options = {"in_channels": 8, "channels": 4, "num_classes": 3}
+    between = [
+        DepthwiseSeparableFCNHead(**options, **more).convs[0].depthwise_conv
+        for more in ({}, {"dw_act_cfg": "default"}, {"dw_act_cfg": {"type": "GELU"}})
+    ]
+    assert [conv.with_activation for conv in between] == [False, True, True]
+    assert isinstance(between[2].activate, nn.GELU)
 
 
 def test_conv_module_options():

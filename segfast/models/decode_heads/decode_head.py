@@ -112,6 +112,11 @@ class BaseDecodeHead(nn.Module, ABC):
         if sampler is not None:
             self.sampler = MODELS.build(sampler, path="sampler", context=self)
 
+    @property
+    def conv_options(self) -> dict[str, Any]:
+        """What a `ConvModule` of this head takes from its arguments."""
+        return {"conv_cfg": self.conv_cfg, "norm_cfg": self.norm_cfg, "act_cfg": self.act_cfg}
+
     def extra_repr(self) -> str:
         """Show what is done with inputs and labels."""
         return (

@@ -1,7 +1,7 @@
 """FCNHead: a few convolutions and a classifier."""
 
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,9 +63,7 @@ class FCNHead(BaseDecodeHead):
             kernel_size,
             padding=kernel_size // 2 * dilation,
             dilation=dilation,
-            conv_cfg=self.conv_cfg,
-            norm_cfg=self.norm_cfg,
-            act_cfg=self.act_cfg,
+            **self.conv_options,
         )
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -84,8 +82,15 @@ class DepthwiseSeparableFCNHead(FCNHead):
     """As `FCNHead`, with depthwise separable convolutions (Fast-SCNN, arXiv:1902.04502).
 
     Args:
+        dw_act_cfg: activation between the two halves of a convolution, None for none, "default"
+            for `act_cfg`.
         **kwargs: see `FCNHead`.
     """
+
+    def __init__(self, dw_act_cfg: Mapping | str | None = None, **kwargs: Any) -> None:
+        """Build the convolutions."""
+        self.dw_act_cfg = dw_act_cfg
+        super().__init__(**kwargs)
 
     def _conv(self, in_channels: int, kernel_size: int, dilation: int) -> nn.Module:
         return DepthwiseSeparableConvModule(
@@ -96,4 +101,5 @@ class DepthwiseSeparableFCNHead(FCNHead):
             dilation=dilation,
             norm_cfg=self.norm_cfg,
             act_cfg=self.act_cfg,
+            dw_act_cfg=self.dw_act_cfg,
         )
