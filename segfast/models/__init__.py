@@ -21,19 +21,31 @@ from segfast.models.decode_heads import (
     SegformerHead,
     UPerHead,
 )
+from segfast.models.dice_loss import DiceLoss
 from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.encoder_decoder import EncoderDecoder
+from segfast.models.focal_loss import FocalLoss
 from segfast.models.image_losses import CharbonnierLoss, GANLoss, L1Loss, MSELoss
 from segfast.models.img_data_preprocessor import ImgDataPreprocessor, stack_batch
 from segfast.models.losses import CrossEntropyLoss
+from segfast.models.lovasz_loss import LovaszLoss
 from segfast.models.ohem_sampler import OHEMPixelSampler
-from segfast.models.reductions import accuracy, reduce_loss, weight_reduce_loss
+from segfast.models.pixel_loss import PixelLoss
+from segfast.models.reductions import (
+    Accuracy,
+    accuracy,
+    reduce_loss,
+    weight_reduce_loss,
+    weighted_loss,
+)
 from segfast.models.segmentor import Segmentor
 from segfast.models.tta import BaseTTAModel, SegTTAModel
+from segfast.models.tversky_loss import TverskyLoss
 from segfast.models.zoo import SegNetS
 
 __all__ = [
     "ASPPHead",
+    "Accuracy",
     "BaseCascadeDecodeHead",
     "BaseConditionalGAN",
     "BaseDataPreprocessor",
@@ -49,14 +61,18 @@ __all__ = [
     "DataPreprocessor",
     "DepthwiseSeparableASPPHead",
     "DepthwiseSeparableFCNHead",
+    "DiceLoss",
     "EncoderDecoder",
     "FCNHead",
+    "FocalLoss",
     "GANLoss",
     "ImgDataPreprocessor",
     "L1Loss",
+    "LovaszLoss",
     "MSELoss",
     "OHEMPixelSampler",
     "PSPHead",
+    "PixelLoss",
     "ResNet",
     "ResNetV1c",
     "ResNetV1d",
@@ -65,9 +81,11 @@ __all__ = [
     "SegTTAModel",
     "SegformerHead",
     "Segmentor",
+    "TverskyLoss",
     "UPerHead",
     "accuracy",
     "reduce_loss",
     "stack_batch",
     "weight_reduce_loss",
+    "weighted_loss",
 ]

@@ -207,6 +207,8 @@ def class_counts(
     per pixel (soft, multi-label) are compared element by element.
     """
     with torch.no_grad():
+        if pred.dim() == 4 and label.dim() == 3 and not label.is_floating_point():
+            return _counts_of_resized(pred, label, ignore_index, align_corners)
         pred = upsample_to(pred, label, align_corners)
         if pred.dim() == label.dim():
             valid = (label >= 0) & (label != ignore_index)
@@ -219,3 +221,17 @@ def class_counts(
             label = label.masked_fill(label < 0, ignore_index)
         counts = ops.confusion_matrix(best, label, max(pred.size(1), 2), ignore_index=ignore_index)
         return counts.trace(), counts.sum()
+
+
+def _counts_of_resized(
+    pred: Tensor, label: Tensor, ignore_index: int, align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """The counts of (N, C, h, w) logits and (N, H, W) labels, without full-size logits."""
+    if label.dtype.is_signed:
+        label = label.masked_fill(label < 0, ignore_index)
+    if pred.size(1) == 1:
+        pred = torch.cat([torch.zeros_like(pred), pred], 1)
+    counts = ops.upsample_confusion_matrix(
+        pred, label, ignore_index=ignore_index, align_corners=align_corners
+    )
+    return counts.trace(), counts.sum()

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from segfast.errors import LabelError, UserError
+from segfast.models.binary_loss import class_counts
 from segfast.models.losses import CrossEntropyLoss
-from segfast.models.reductions import accuracy
+from segfast.models.pixel_loss import PixelLoss
+from segfast.models.reductions import accuracy, accuracy_of
 from segfast.models.resize import resize
 from segfast.structures import SegDataSample
 
@@ -26,9 +28,9 @@ def named_losses(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Evaluate every loss on the same logits and labels.
 
-    `CrossEntropyLoss` reads the logits at their own size, and the accuracy comes out of its pass.
-    Every other loss is called as `f(logits, label[, weight=][, ignore_index=])` with logits resized
-    to the labels' size (once for all of them) and int64 labels.
+    A `PixelLoss` reads the logits at their own size; the accuracy comes out of the first
+    cross-entropy's pass. Every other loss is called as `f(logits, label[, weight=][, ignore_index=])`
+    with logits resized to the labels' size (once for all of them) and int64 labels.
 
     Args:
         modules: the losses.
@@ -56,14 +58,19 @@ def named_losses(
                 value, acc_seg = module.loss_and_accuracy(logits, label, **fused)
             else:
                 value = module(logits, label, **fused)
+        elif isinstance(module, PixelLoss):
+            value = module(logits, label, **options, align_corners=align_corners)
         else:
             full = resize(logits, label.shape[-2:], align_corners) if full is None else full
             value = module(full, label.long(), **accepted_options(module, options))
         name = getattr(module, "loss_name", f"loss_{type(module).__name__.lower()}")
         results[name] = results[name] + value if name in results else value
     if acc_seg is None:
-        assert full is not None, "there is no loss"
-        acc_seg = accuracy(full.detach(), label, ignore_index=ignore_index)
+        assert results, "there is no loss"
+        if full is not None:  # a foreign loss may read labels in its own way: nothing is checked
+            acc_seg = accuracy(full.detach(), label, ignore_index=ignore_index)
+        else:
+            acc_seg = accuracy_of(*class_counts(logits, label, ignore_index, align_corners))
     return results, acc_seg
 
 

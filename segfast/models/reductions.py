@@ -1,15 +1,16 @@
 """What loss modules share: reductions, weight maps, class weights from files, pixel accuracy."""
 
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from segfast.errors import UserError
 
@@ -54,6 +55,27 @@ def weight_reduce_loss(
     if reduction == "mean":
         return loss.sum() / (avg_factor + EPS)
     raise ValueError('avg_factor can not be used with reduction="sum"')
+
+
+def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Give an element-wise loss `f(pred, target, **options)` the arguments of `weight_reduce_loss`.
+
+    The result is called as `f(pred, target, weight=None, reduction="mean", avg_factor=None, **options)`.
+    """
+
+    @functools.wraps(loss_func)
+    def weighted(
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        avg_factor: float | Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        loss = loss_func(pred, target, **options)
+        return weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+    return weighted
 
 
 def check_weight(weight: Tensor, loss: Tensor) -> None:
@@ -113,6 +135,32 @@ def accuracy(
     correct = correct & valid.unsqueeze(1)
     results = [accuracy_of(correct[:, :k].sum(), valid.sum()) for k in ks]
     return results[0] if isinstance(topk, int) else results
+
+
+class Accuracy(nn.Module):
+    """`accuracy` with its settings kept.
+
+    Args:
+        topk: one k, or several.
+        thresh: scores at or below this do not count as predictions.
+        ignore_index: labels that are left out.
+    """
+
+    def __init__(
+        self,
+        topk: int | tuple[int, ...] = (1,),
+        thresh: float | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        """Keep the settings."""
+        super().__init__()
+        self.topk = topk
+        self.thresh = thresh
+        self.ignore_index = ignore_index
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor | list[Tensor]:
+        """Percentages, see `accuracy`."""
+        return accuracy(pred, target, self.topk, self.thresh, self.ignore_index)
 
 
 def load_class_weight(
