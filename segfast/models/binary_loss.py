@@ -182,7 +182,7 @@ def upsample_to(pred: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     """Bilinear upsampling of (N, C, h, w) to the label's height and width, where they differ."""
     if pred.dim() != 4 or label.dim() < 3 or pred.shape[2:] == label.shape[-2:]:
         return pred
-    return resize(pred, label.shape[-2:], align_corners)
+    return resize(pred, label.shape[-2:], align_corners, repeatable=True)
 
 
 def _expand_onehot_labels(

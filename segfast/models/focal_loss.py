@@ -142,7 +142,7 @@ def _element_loss(
 ) -> Tensor:
     """The loss of every pixel and class, (N, C, ...)."""
     x = pred if pred.dtype == torch.float64 else pred.float()
-    x = resize(x, target.shape[-2:], align_corners) if x.dim() == 4 else x
+    x = resize(x, target.shape[-2:], align_corners, repeatable=True) if x.dim() == 4 else x
     per_class = [-1, *[1] * (x.dim() - 2)]
     alpha = alpha.to(x.dtype).view(per_class)
     if target.dim() == x.dim():

@@ -96,7 +96,8 @@ class LovaszLoss(PixelLoss):
         logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
         logits = logits.unsqueeze(1) if logits.dim() == label.dim() else logits
         self._check_channels(logits.shape[1])
-        logits = resize(logits, label.shape[-2:], align_corners) if logits.dim() == 4 else logits
+        if logits.dim() == 4:
+            logits = resize(logits, label.shape[-2:], align_corners, repeatable=True)
         channels = logits.shape[1]
         valid = valid_pixels(label, max(channels, 2), ignore_index)
         valid = valid if weight is None else valid & (weight != 0)

@@ -61,7 +61,8 @@ def named_losses(
         elif isinstance(module, PixelLoss):
             value = module(logits, label, **options, align_corners=align_corners)
         else:
-            full = resize(logits, label.shape[-2:], align_corners) if full is None else full
+            if full is None:
+                full = resize(logits, label.shape[-2:], align_corners, repeatable=True)
             value = module(full, label.long(), **accepted_options(module, options))
         name = getattr(module, "loss_name", f"loss_{type(module).__name__.lower()}")
         results[name] = results[name] + value if name in results else value

@@ -114,7 +114,7 @@ def _sums(
 ) -> list[Tensor]:
     """The sums of some images."""
     prob = logits if logits.dtype == torch.float64 else logits.float()
-    prob = resize(prob, target.shape[-2:], align_corners)
+    prob = resize(prob, target.shape[-2:], align_corners, repeatable=True)
     if activation == "softmax":
         prob = prob.softmax(1)
     elif activation == "sigmoid":

@@ -156,7 +156,8 @@ def _soft_cross_entropy(
         f"{tuple(pred.shape)} (class indices are integers: label.long())"
     )
     pred = pred if pred.dtype == torch.float64 else pred.float()
-    pred = resize(pred, target.shape[2:], align_corners) if pred.dim() == 4 else pred
+    if pred.dim() == 4:
+        pred = resize(pred, target.shape[2:], align_corners, repeatable=True)
     assert pred.shape == target.shape, (
         f"expected soft labels {tuple(pred.shape)}, got {tuple(target.shape)}"
     )
