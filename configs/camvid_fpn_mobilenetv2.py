@@ -8,34 +8,21 @@ mobilenet_v2 checkpoint, or none to start from scratch. Needs segmentation-model
 
 # SPDX-License-Identifier: Apache-2.0
 
-data_root = "data/camvid"
+_base_ = ["_base_/camvid.py", "_base_/run.py"]
 encoder_weights = None
 max_iters = 600
 crop_size = (256, 256)
-classes = (
-    "Sky", "Building", "Pole", "Road", "Pavement", "Tree",
-    "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-)  # fmt: skip
-palette = [
-    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
-]  # fmt: skip
-# Void becomes the ignored label; the other masks' values are the classes.
-label_map = {**{i: i for i in range(11)}, 11: 255}
 
 model = dict(
-    type="Segmentor",
     net=dict(
         type="segmentation_models_pytorch.FPN",
         encoder_name="mobilenet_v2",
         encoder_weights=None,
-        classes=len(classes),
+        classes=11,
         upsampling=1,  # logits stay at stride 4: the loss upsamples them in registers
     ),
-    num_classes=len(classes),
+    num_classes=11,
     encoder_weights=encoder_weights,
-    loss=dict(type="CrossEntropyLoss", avg_non_ignore=True),
-    test_cfg=dict(mode="whole", keep_logits=False),
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],
@@ -46,47 +33,27 @@ model = dict(
         test_cfg=dict(size_divisor=32),
     ),
 )
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.75, 1.75), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
-]
-dataset = dict(
-    type="BaseSegDataset",
-    data_root=data_root,
-    metainfo=dict(classes=classes, palette=palette),
-    label_map=label_map,
-)
 train_dataloader = dict(
-    batch_size=8,
     num_workers=2,
     dataset=dict(
-        **dataset,
-        data_prefix=dict(img_path="images/train", seg_map_path="masks/train"),
-        pipeline=train_pipeline,
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadAnnotations"),
+            dict(type="RandomResize", scale=(480, 360), ratio_range=(0.75, 1.75), keep_ratio=True),
+            dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="PhotoMetricDistortion"),
+            dict(type="PackSegInputs"),
+        ],
     ),
 )
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    dataset=dict(
-        **dataset,
-        data_prefix=dict(img_path="images/val", seg_map_path="masks/val"),
-        test_mode=True,
-    ),
-)
+val_dataloader = dict(num_workers=2)
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
 optim_wrapper = dict(
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2),
+    optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(custom_keys={"encoder": dict(lr_mult=0.5)}, norm_decay_mult=0.0),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, begin=0, end=30, by_epoch=False),
     dict(type="PolyLR", power=0.9, eta_min=1e-6, begin=30, by_epoch=False),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200, save_best="mIoU"))
-randomness = dict(seed=0)

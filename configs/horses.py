@@ -7,15 +7,13 @@ DIR holds images/{train,val} and masks/{train,val}; masks are 0 and 255, mapped 
 
 # SPDX-License-Identifier: Apache-2.0
 
+_base_ = "_base_/run.py"
 data_root = "data/horses"
 max_iters = 400
 
 model = dict(
-    type="Segmentor",
     net=dict(type="SegNetS", num_classes=2),
     num_classes=2,
-    loss=dict(type="CrossEntropyLoss", avg_non_ignore=True),
-    test_cfg=dict(mode="whole", keep_logits=False),
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],
@@ -55,10 +53,8 @@ val_dataloader = dict(
     ),
 )
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-2))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, begin=0, end=20, by_epoch=False),
     dict(type="PolyLR", power=0.9, eta_min=1e-6, begin=20, by_epoch=False),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200, save_best="mIoU"))
-randomness = dict(seed=0)
