@@ -6,14 +6,18 @@ from segfast.runner.basic_visualization_hook import BasicVisualizationHook
 from segfast.runner.builtin_hooks import (
     DistSamplerSeedHook,
     IterTimerHook,
-    LoggerHook,
     ParamSchedulerHook,
-    SegVisualizationHook,
+    RuntimeInfoHook,
 )
 from segfast.runner.checkpoint import load_checkpoint, save_checkpoint
 from segfast.runner.checkpoint_hook import CheckpointHook
+from segfast.runner.early_stopping_hook import EarlyStoppingHook
+from segfast.runner.ema_hook import EMAHook
+from segfast.runner.eval_loops import TestLoop, ValLoop
 from segfast.runner.hooks import Hook
-from segfast.runner.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from segfast.runner.logger_hook import LoggerHook
+from segfast.runner.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from segfast.runner.message_hub import MessageHub
 from segfast.runner.momentum import PolyMomentum
 from segfast.runner.optim import AmpOptimWrapper, OptimWrapper
 from segfast.runner.optim_build import build_optim_wrapper
@@ -32,6 +36,7 @@ from segfast.runner.schedulers import (
     PolyLR,
     StepLR,
 )
+from segfast.runner.visualization_hook import SegVisualizationHook
 
 __all__ = [
     "AmpOptimWrapper",
@@ -41,6 +46,8 @@ __all__ = [
     "CosineAnnealingLR",
     "CosineRestartLR",
     "DistSamplerSeedHook",
+    "EMAHook",
+    "EarlyStoppingHook",
     "EpochBasedTrainLoop",
     "ExponentialLR",
     "Hook",
@@ -48,6 +55,7 @@ __all__ = [
     "IterTimerHook",
     "LinearLR",
     "LoggerHook",
+    "MessageHub",
     "MultiStepLR",
     "OneCycleLR",
     "OptimWrapper",
@@ -58,6 +66,7 @@ __all__ = [
     "PolyMomentum",
     "ReduceOnPlateauLR",
     "Runner",
+    "RuntimeInfoHook",
     "SegVisualizationHook",
     "StepLR",
     "TestLoop",

@@ -2,25 +2,46 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from segfast.datasets.loader import build_dataloader
 from segfast.errors import ConfigError
 from segfast.evaluation import Evaluator
-from segfast.registry import HOOKS, LOOPS, PARAM_SCHEDULERS
+from segfast.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS, VISUALIZERS
 from segfast.runner.defaults import HOOKS as DEFAULT_HOOKS
+from segfast.runner.defaults import train_cfg
 from segfast.runner.hooks import STAGES, Hook, priority_number
 from segfast.runner.optim_dict import OptimWrapperDict
 
+_EVAL_LOOPS = {"val": {"type": "ValLoop"}, "test": {"type": "TestLoop"}}
 
-def check_group(mode: str, dataloader: Any, loop: Any, third: Any, third_name: str) -> None:
-    """Data, loop and optimiser (or evaluator) come together or not at all."""
-    given = {f"{mode}_dataloader": dataloader, f"{mode}_cfg": loop, third_name: third}
-    missing = [name for name, value in given.items() if value is None]
-    if missing and len(missing) < len(given):
-        present = " and ".join(name for name in given if name not in missing)
-        raise ConfigError(missing[0], f"missing, but {present} is given (they belong together)")
+
+def check_groups(parts: Mapping[str, tuple], param_scheduler: Any) -> None:
+    """Data, loop and optimiser (or evaluator) come together or not at all.
+
+    Args:
+        parts: "train", "val", "test" -> dataloader, loop, optimiser or evaluator.
+        param_scheduler: needs an optimiser.
+
+    Raises:
+        ConfigError: names the first key that is missing.
+    """
+    for mode, values in parts.items():
+        third = "optim_wrapper" if mode == "train" else f"{mode}_evaluator"
+        given = dict(zip((f"{mode}_dataloader", f"{mode}_cfg", third), values, strict=True))
+        missing = [name for name, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            present = " and ".join(name for name in given if name not in missing)
+            verb = "is" if len(missing) == 2 else "are"
+            problem = f"missing, but {present} {verb} given (they belong together)"
+            raise ConfigError(missing[0], problem)
+    if param_scheduler is not None and parts["train"][2] is None:
+        raise ConfigError("param_scheduler", "given without optim_wrapper")
 
 
 def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evaluator: Any) -> Any:
@@ -30,8 +51,9 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
     """
     if dataloader_cfg is None:
         return None
-    endless = mode == "train" and isinstance(loop_cfg, Mapping)
-    endless = endless and loop_cfg.get("type") == "IterBasedTrainLoop"
+    if isinstance(loop_cfg, Mapping):
+        loop_cfg = train_cfg(loop_cfg) if mode == "train" else {**_EVAL_LOOPS[mode], **loop_cfg}
+    endless = isinstance(loop_cfg, Mapping) and loop_cfg.get("type") == "IterBasedTrainLoop"
     sampler = {
         "type": "InfiniteSampler" if endless else "DefaultSampler",
         "shuffle": mode == "train",
@@ -109,9 +131,34 @@ def _iter_based(cfg: dict, epoch_length: int, path: str) -> dict:
     return {**cfg, "by_epoch": False}
 
 
-def build_hooks(changes: Mapping[str, Any], custom: Sequence) -> list[Hook]:
-    """The built-in hooks as `changes` has them by name (None removes one), then `custom`, by priority."""
+def build_model(model: Any, data_preprocessor: Any) -> nn.Module:
+    """The model; its config may leave the preprocessor to `data_preprocessor`."""
+    if data_preprocessor is not None and isinstance(model, Mapping):
+        model = {"data_preprocessor": data_preprocessor, **model}
+    return MODELS.build(model, path="model")
+
+
+def build_visualizer(cfg: Any, work_dir: Path) -> Any:
+    """The visualizer, or None; its pictures and records go to the work_dir where it names no place."""
+    if not isinstance(cfg, Mapping):
+        return cfg
+    kind = cfg.get("type")
+    if isinstance(kind, str) and kind in VISUALIZERS:
+        kind = VISUALIZERS.get(kind)
+    takes_place = callable(kind) and "save_dir" in inspect.signature(kind).parameters
+    defaults = {"save_dir": str(work_dir / "vis_data")} if takes_place else {}
+    return VISUALIZERS.build(cfg, path="visualizer", **defaults)
+
+
+def build_hooks(
+    changes: Mapping[str, Any], custom: Sequence, log_processor: Mapping[str, Any]
+) -> list[Hook]:
+    """The built-in hooks as `changes` has them by name (None removes one), then `custom`, by priority.
+
+    The settings of `log_processor` are the logger's.
+    """
     named: dict[str, Any] = {name: dict(cfg) for name, cfg in DEFAULT_HOOKS.items()}
+    named["logger"] |= {key: value for key, value in log_processor.items() if key != "type"}
     for name, change in changes.items():
         if change is None:
             named.pop(name, None)

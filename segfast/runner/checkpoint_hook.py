@@ -2,32 +2,17 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segfast.errors import ConfigError
 from segfast.registry import HOOKS, did_you_mean
-from segfast.runner.checkpoint import write_atomically
+from segfast.runner.better import GREATER, LESS, better_rule
+from segfast.runner.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from segfast.runner.hooks import Hook
-
-# Substrings of a metric's name that say which way is better. Source: MMEngine's CheckpointHook.
-_GREATER = (
-    "acc",
-    "top",
-    "AR@",
-    "auc",
-    "precision",
-    "mAP",
-    "mDice",
-    "mIoU",
-    "mAcc",
-    "aAcc",
-    "mFscore",
-    "mRecall",
-    "PSNR",
-)
-_LESS = ("loss",)
 
 
 @HOOKS.register_module()
@@ -36,12 +21,20 @@ class CheckpointHook(Hook):
 
     Args:
         interval: iterations (or epochs) between saves; -1 saves only at the end.
-        by_epoch: count epochs.
+        by_epoch: count epochs; None: as the training loop does.
+        save_optimizer, save_param_scheduler: without them a file cannot be resumed.
         save_last: also save after the last iteration.
-        save_best: a key of the metrics, "auto" for mIoU or else the first one, or None. The best file
-            holds weights and meta only.
-        rule: "greater" or "less"; None infers it from the metric's name.
+        save_begin: the first iteration (or epoch) from which the interval counts.
+        save_best: a key of the metrics or several, "auto" for mIoU or else the first one, or None. Best files
+            hold weights and meta only.
+        rule: "greater" or "less", for all keys or one each; None infers it from the metric's name by `greater_keys`
+            and `less_keys`.
         max_keep_ckpts: how many regular files stay; -1 keeps all.
+        out_dir: a folder for them instead of work_dir; they lie in its subfolder of the work_dir's name.
+        filename_tmpl: their names, default `iter_{}.pth` or `epoch_{}.pth`.
+        published_keys: after training, the last and the best file are written once more with these keys only, named
+            `<name>-<first 8 digits of the SHA-256>.pth`.
+        backend_args: kept for configs; files are local.
     """
 
     priority = "VERY_LOW"
@@ -49,100 +42,186 @@ class CheckpointHook(Hook):
     def __init__(
         self,
         interval: int = -1,
-        by_epoch: bool = False,
-        save_last: bool = True,
-        save_best: str | None = "auto",
-        rule: str | None = None,
+        by_epoch: bool | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        out_dir: str | Path | None = None,
         max_keep_ckpts: int = 1,
+        save_last: bool = True,
+        save_best: str | Sequence[str] | None = "auto",
+        rule: str | Sequence[str] | None = None,
+        greater_keys: Sequence[str] | str | None = None,
+        less_keys: Sequence[str] | str | None = None,
+        filename_tmpl: str | None = None,
+        published_keys: Sequence[str] | str | None = None,
+        save_begin: int = 0,
+        backend_args: Mapping | None = None,
     ) -> None:
         """Check the settings."""
-        if rule not in (None, "greater", "less"):
-            raise ConfigError("rule", f"expected 'greater' or 'less', got {rule!r}")
+        if save_begin < 0:
+            raise ConfigError("save_begin", f"expected at least 0, got {save_begin}")
         self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
-        self.save_best, self.rule, self.max_keep_ckpts = save_best, rule, max_keep_ckpts
-        self.best_score: float | None = None
-        self.best_checkpoint: str | None = None
+        self.save_begin, self.max_keep_ckpts = save_begin, max_keep_ckpts
+        self.parts = {"optimizer": save_optimizer, "param_schedulers": save_param_scheduler}
+        self.out_dir, self.filename_tmpl = out_dir, filename_tmpl
+        self.published_keys = _listed(published_keys)
+        self.greater_keys = _listed(greater_keys) or list(GREATER)
+        self.less_keys = _listed(less_keys) or list(LESS)
+        self.save_best = _listed(save_best)
+        self.rules = self._rules(rule)
+        self.best: dict[str, dict[str, Any]] = {}  # metric -> its score and file
         self.last_checkpoint: str | None = None
+        self._last_step = -1
         self._kept: list[str] = []
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """The best file; of several metrics the first one's."""
+        return next((entry["path"] for entry in self.best.values()), None)
+
+    @property
+    def best_score(self) -> float | None:
+        """Its score."""
+        return next((entry["score"] for entry in self.best.values()), None)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Save by iterations, before a validation of the same iteration."""
-        if self.by_epoch:
-            return
-        due = self.every_n_train_iters(runner, self.interval)
-        if due or (self.save_last and self.is_last_train_iter(runner)):
-            self._save(runner, runner.iter + 1, f"iter_{runner.iter + 1}.pth")
+        """Save at the interval and at the end."""
+        step = runner.iter + 1
+        if not self._by_epoch(runner) and (
+            self._due(step) or (self.save_last and self.is_last_train_iter(runner))
+        ):
+            self._save(runner, step, iteration=step)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Save by epochs."""
-        if self.by_epoch and (
-            self.every_n_epochs(runner, self.interval)
-            or (self.save_last and self.is_last_train_epoch(runner))
+        """The same, where epochs count."""
+        step = runner.epoch + 1
+        if self._by_epoch(runner) and (
+            self._due(step) or (self.save_last and self.is_last_train_epoch(runner))
         ):
-            self._save(runner, runner.iter, f"epoch_{runner.epoch + 1}.pth", epoch=runner.epoch + 1)
+            self._save(runner, step, iteration=runner.iter, epoch=step)
 
-    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        """Keep the best weights."""
-        if self.save_best is None or not metrics or runner.optim_wrapper is None:
+    def after_val_epoch(self, runner: Any, metrics: Mapping | None = None) -> None:
+        """Keep the best weights of each metric."""
+        if not self.save_best or not metrics or runner.optim_wrapper is None:
             return
-        key = self.save_best
-        if key == "auto":
-            key = "mIoU" if "mIoU" in metrics else next(iter(metrics))
-        if key not in metrics:
-            raise ConfigError(
-                "default_hooks.checkpoint.save_best",
-                f"no metric {key!r}, there are {', '.join(metrics)}{did_you_mean(key, metrics)}",
-            )
-        score = float(metrics[key])
-        if math.isnan(score) or not self._better(key, score):
-            return
-        previous = self.best_checkpoint
-        self.best_score = score
-        path = Path(runner.work_dir) / f"best_{key.replace('/', '_')}_iter_{runner.iter}.pth"
-        runner.save_checkpoint(path, weights_only=True)
-        self.best_checkpoint = str(path)
-        if previous and previous != self.best_checkpoint:
-            Path(previous).unlink(missing_ok=True)
+        improved = [
+            self._keep_best(runner, i, key, metrics) for i, key in enumerate(self.save_best)
+        ]
+        step = runner.epoch if self._by_epoch(runner) else runner.iter
+        if any(improved) and self._last_step == step:  # that file does not know of it yet
+            self._save(runner, step, iteration=runner.iter, epoch=runner.epoch)
+
+    def after_train(self, runner: Any) -> None:
+        """Publish."""
+        if self.published_keys:
+            for path in {self.last_checkpoint, *(entry["path"] for entry in self.best.values())}:
+                if path is not None:
+                    _publish(Path(path), self.published_keys)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """A resumed run goes on with the same best and the same files."""
-        checkpoint["checkpoint_hook"] = {
-            "best_score": self.best_score, "best_checkpoint": self.best_checkpoint, "kept": list(self._kept)
-        }  # fmt: skip
+        best = {key: dict(entry) for key, entry in self.best.items()}
+        checkpoint["checkpoint_hook"] = {"best": best, "kept": list(self._kept)}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Take over the best and the files."""
-        state = checkpoint.get("checkpoint_hook", {})
-        self.best_score, self.best_checkpoint = (
-            state.get("best_score"),
-            state.get("best_checkpoint"),
-        )
-        self._kept = list(state.get("kept", []))
+        if runner.resume:
+            state = checkpoint.get("checkpoint_hook", {})
+            self.best, self._kept = dict(state.get("best", {})), list(state.get("kept", []))
 
-    def _better(self, key: str, score: float) -> bool:
-        rule = self.rule
-        if rule is None and any(part in key for part in _GREATER):
-            rule = "greater"
-        elif rule is None and any(part in key for part in _LESS):
-            rule = "less"
-        if rule is None:
-            problem = f"cannot tell whether a greater {key} is better; set 'greater' or 'less'"
-            raise ConfigError("default_hooks.checkpoint.rule", problem)
-        if self.best_score is None:
-            return True
-        return score > self.best_score if rule == "greater" else score < self.best_score
+    def _by_epoch(self, runner: Any) -> bool:
+        return runner.train_loop.by_epoch if self.by_epoch is None else self.by_epoch
 
-    def _save(self, runner: Any, step: int, name: str, epoch: int | None = None) -> None:
-        path = Path(runner.work_dir) / name
-        self._kept = [kept for kept in self._kept if kept != name] + [name]
+    def _due(self, step: int) -> bool:
+        past = step - self.save_begin
+        return self.interval > 0 and past >= 0 and past % self.interval == 0
+
+    def _folder(self, runner: Any) -> Path:
+        work_dir = Path(runner.work_dir)
+        return work_dir if self.out_dir is None else Path(self.out_dir) / work_dir.name
+
+    def _name(self, runner: Any, step: int) -> str:
+        default = "epoch_{}.pth" if self._by_epoch(runner) else "iter_{}.pth"
+        return (self.filename_tmpl or default).format(step)
+
+    def _rules(self, rule: Any) -> list[str | None]:
+        """The rule of each key; None where the key, "auto", is not known yet."""
+        given = _listed(rule) or [None]
+        if len(given) not in (1, len(self.save_best)):
+            raise ConfigError("rule", f"expected one, or one for each of {self.save_best}")
+        given = given * len(self.save_best) if len(given) == 1 else given
+        if "auto" in self.save_best and len(self.save_best) > 1:
+            raise ConfigError("save_best", "'auto' stands alone")
+        if len(set(self.save_best)) < len(self.save_best):
+            raise ConfigError("save_best", f"the same metric twice in {self.save_best}")
+        if any(r not in (None, "greater", "less") for r in given):
+            raise ConfigError("rule", f"expected 'greater' or 'less', got {rule!r}")
+        return [
+            r if key == "auto" else self._rule(key, r)
+            for key, r in zip(self.save_best, given, strict=True)
+        ]
+
+    def _rule(self, key: str, rule: str | None) -> str:
+        try:
+            return better_rule(key, rule, self.greater_keys, self.less_keys)
+        except ValueError as error:
+            raise ConfigError("rule", str(error)) from None
+
+    def _keep_best(self, runner: Any, i: int, key: str, metrics: Mapping) -> bool:
+        """Write the best file of one metric if it improved; whether it did."""
+        if key == "auto":
+            key = "mIoU" if "mIoU" in metrics else next(iter(metrics))
+        if key not in metrics:
+            problem = (
+                f"no metric {key!r}, there are {', '.join(metrics)}{did_you_mean(key, metrics)}"
+            )
+            raise ConfigError("default_hooks.checkpoint.save_best", problem)
+        try:
+            greater = self._rule(key, self.rules[i]) == "greater"
+        except ConfigError as error:
+            raise error.under("default_hooks.checkpoint") from None
+        score, best = float(metrics[key]), self.best.get(key)
+        if math.isnan(score):
+            return False
+        if best and not (score > best["score"] if greater else score < best["score"]):
+            return False
+        step = runner.epoch if self._by_epoch(runner) else runner.iter
+        name = f"best_{key}_{self._name(runner, step)}".replace("/", "_")
+        path = self._folder(runner) / name
+        runner.save_checkpoint(path, weights_only=True)
+        self.best[key] = {"score": score, "path": str(path)}
+        if best and best["path"] != str(path):
+            Path(best["path"]).unlink(missing_ok=True)
+        return True
+
+    def _save(self, runner: Any, step: int, iteration: int, epoch: int | None = None) -> None:
+        path = self._folder(runner) / self._name(runner, step)
+        self._last_step = step
+        self._kept = [kept for kept in self._kept if kept != path.name] + [path.name]
         dropped = self._kept[: -self.max_keep_ckpts] if self.max_keep_ckpts > 0 else []
         self._kept = self._kept[len(dropped) :]
-        runner.save_checkpoint(path, step=step, epoch=epoch)
+        without = [part for part, wanted in self.parts.items() if not wanted]
+        runner.save_checkpoint(path, step=iteration, epoch=epoch, without=without)
         self.last_checkpoint = str(path)
-        write_atomically(
-            path.with_name("last_checkpoint"), lambda file: file.write(f"{path}\n".encode())
-        )
+        pointer = Path(runner.work_dir) / "last_checkpoint"
+        write_atomically(pointer, lambda file: file.write(f"{path}\n".encode()))
         for old in dropped:
             path.with_name(old).unlink(missing_ok=True)
+
+
+def _listed(value: Any) -> list:
+    """None, one or several as a list."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _publish(path: Path, keys: Sequence[str]) -> None:
+    """A copy of a checkpoint with some of its keys, its hash in its name."""
+    state = {key: value for key, value in load_checkpoint(path).items() if key in keys}
+    plain = path.with_name(f".{path.name}")
+    save_checkpoint(state, plain)
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()
+    plain.replace(path.with_name(f"{path.stem}-{digest[:8]}.pth"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segfast.config import plain_copy
+from segfast.errors import ConfigError
 
 IMAGENET = {
     "type": "SegDataPreProcessor",
@@ -20,6 +21,7 @@ OPTIM_WRAPPER = {
     "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005},
 }
 HOOKS: dict[str, dict] = {
+    "runtime_info": {"type": "RuntimeInfoHook"},
     "timer": {"type": "IterTimerHook"},
     "sampler_seed": {"type": "DistSamplerSeedHook"},
     "visualization": {"type": "SegVisualizationHook"},
@@ -33,7 +35,7 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config with everything filled in that has a sensible default."""
     cfg: dict[str, Any] = plain_copy(given)
     if cfg.get("train_dataloader") is not None:
-        cfg["train_cfg"] = _train_cfg(cfg.get("train_cfg") or {})
+        cfg["train_cfg"] = train_cfg(cfg.get("train_cfg") or {})
         cfg["optim_wrapper"] = _optim_wrapper(cfg.get("optim_wrapper") or {})
         cfg.setdefault("param_scheduler", _poly(cfg["optim_wrapper"]))
         cfg["default_hooks"] = _hooks(cfg.get("default_hooks") or {}, cfg["train_cfg"])
@@ -54,20 +56,28 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return cfg
 
 
-def _train_cfg(given: Any) -> Any:
-    """dict(by_epoch=True, max_epochs=...) names the loop; so does the length alone."""
+def train_cfg(given: Any) -> Any:
+    """dict(by_epoch=True, max_epochs=...) names the loop; so does the length alone.
+
+    Raises:
+        ConfigError: both `type` and `by_epoch`.
+    """
     if not isinstance(given, Mapping):
         return given
-    train_cfg: dict[str, Any] = dict(given)
-    by_epoch = train_cfg.pop("by_epoch", "max_epochs" in train_cfg)
-    train_cfg.setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
-    if train_cfg["type"] != "IterBasedTrainLoop":
-        return train_cfg
-    if "max_iters" not in train_cfg:
-        return {**TRAIN_CFG, **train_cfg}
-    if isinstance(train_cfg["max_iters"], int):
-        train_cfg.setdefault("val_interval", max(1, train_cfg["max_iters"] // 10))
-    return train_cfg
+    cfg: dict[str, Any] = dict(given)
+    if "by_epoch" in cfg and "type" in cfg:
+        raise ConfigError(
+            "train_cfg.by_epoch", f"only one of type and by_epoch, {cfg['type']} is given"
+        )
+    by_epoch = cfg.pop("by_epoch", "max_epochs" in cfg)
+    cfg.setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
+    if cfg["type"] != "IterBasedTrainLoop":
+        return cfg
+    if "max_iters" not in cfg:
+        return {**TRAIN_CFG, **cfg}
+    if isinstance(cfg["max_iters"], int):
+        cfg.setdefault("val_interval", max(1, cfg["max_iters"] // 10))
+    return cfg
 
 
 def _optim_wrapper(given: Any) -> Any:

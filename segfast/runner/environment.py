@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib
 import os
 import random
 from collections.abc import Mapping
@@ -10,10 +11,55 @@ from typing import Any
 import numpy as np
 import torch
 
-from segfast.errors import ConfigError
+from segfast._native import build_info
+from segfast.errors import ConfigError, UserError
 from segfast.registry import did_you_mean
 
+_ENV_KEYS = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
+_LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 _RANDOMNESS_KEYS = ("seed", "deterministic", "diff_rank_seed")
+
+
+def set_up_environment(
+    env_cfg: Mapping[str, Any], launcher: str, custom_imports: Mapping[str, Any]
+) -> None:
+    """Import what registers types, take from `env_cfg` what has a meaning here; refuse what cannot run.
+
+    Raises:
+        ConfigError: an unknown key or launcher, a module that cannot be imported.
+        UserError: several processes.
+    """
+    for key in env_cfg:
+        if key not in _ENV_KEYS:
+            raise ConfigError(f"env_cfg.{key}", f"unknown{did_you_mean(key, _ENV_KEYS)}")
+    if launcher not in _LAUNCHERS:
+        raise ConfigError("launcher", f"expected one of {', '.join(_LAUNCHERS)}, got {launcher!r}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "several processes are not supported yet (hint: start one process, without torchrun)"
+        )
+    if "cudnn_benchmark" in env_cfg:
+        torch.backends.cudnn.benchmark = bool(env_cfg["cudnn_benchmark"])
+    names = custom_imports.get("imports") or []
+    for name in [names] if isinstance(names, str) else names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if not custom_imports.get("allow_failed_imports"):
+                raise ConfigError("custom_imports.imports", f"{name}: {error}") from error
+
+
+def greeting(runner: Any) -> str:
+    """The first line of a training: what runs where."""
+    facts = build_info()
+    parameters = sum(p.numel() for p in runner.model.parameters())
+    data = len(runner.train_dataloader.dataset)
+    return (
+        f"segfast {facts['version']} with torch {torch.__version__} on {runner.device} "
+        f"({facts['cpu_capability']}, CUDA kernels {facts['cuda_status']}): "
+        f"{parameters / 1e6:.2f} M parameters, {data} training images, {runner.max_iters} iterations, "
+        f"seed {runner.seed}, results in {runner.work_dir}"
+    )
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -141,17 +141,23 @@ class Hook:
     ) -> None:
         """Called by every `after_*_iter` that is not overridden."""
 
-    def every_n_epochs(self, runner: Any, n: int) -> bool:
-        """Whether the epoch that just ended is a multiple of n."""
-        return n > 0 and (runner.epoch + 1) % n == 0
+    def every_n_epochs(self, runner: Any, n: int, start: int = 0) -> bool:
+        """Whether the epoch that just ended is `start` or a multiple of n behind it."""
+        past = runner.epoch + 1 - start
+        return n > 0 and past >= 0 and past % n == 0
 
     def every_n_inner_iters(self, batch_idx: int, n: int) -> bool:
         """Whether this batch of the epoch is a multiple of n."""
         return n > 0 and (batch_idx + 1) % n == 0
 
-    def every_n_train_iters(self, runner: Any, n: int) -> bool:
-        """Whether the iteration that just ran is a multiple of n."""
-        return n > 0 and (runner.iter + 1) % n == 0
+    def every_n_train_iters(self, runner: Any, n: int, start: int = 0) -> bool:
+        """Whether the iteration that just ran is `start` or a multiple of n behind it."""
+        past = runner.iter + 1 - start
+        return n > 0 and past >= 0 and past % n == 0
+
+    def end_of_epoch(self, dataloader: Any, batch_idx: int) -> bool:
+        """Whether this batch is the dataloader's last."""
+        return batch_idx + 1 == len(dataloader)
 
     def is_last_train_iter(self, runner: Any) -> bool:
         """Whether the iteration that just ran is the last."""

@@ -7,45 +7,62 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from segfast.errors import ConfigError
 
 
 class RunLog:
     """Writes `log.txt` and `metrics.jsonl` in a work_dir and draws the progress bar.
 
+    Both files are opened for appending when something is written: a resumed run continues them, and a runner that has
+    trained may still test.
+
     Args:
-        work_dir: an existing folder.
+        work_dir: the folder, created.
         quiet: only the files, nothing on the screen.
+
+    Raises:
+        ConfigError: the folder cannot be created.
     """
 
     def __init__(self, work_dir: Path, quiet: bool = False) -> None:
-        """Open both files for appending: a resumed run continues them."""
-        self.quiet = quiet
-        self._text = (work_dir / "log.txt").open("a", encoding="utf-8")
-        self._metrics = (work_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        """Create the folder, open nothing yet."""
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError("work_dir", f"cannot create {work_dir}: {error.strerror}") from error
+        self.work_dir, self.quiet = work_dir, quiet
+        self._files: dict[str, TextIO] = {}
         self._bar: tqdm | None = None
 
     def info(self, text: str) -> None:
         """A line (or several) for the reader, with the time in the file."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        for line in text.splitlines():
-            self._text.write(f"{stamp} {line}\n")
-        self._text.flush()
+        self.file_only(text)
         if not self.quiet:
             tqdm.write(text, file=sys.stdout)
 
+    def warning(self, text: str) -> None:
+        """As `info`, marked."""
+        self.info(f"warning: {text}")
+
+    error = warning
+
+    def debug(self, text: str) -> None:
+        """For the file alone."""
+        self.file_only(text)
+
     def file_only(self, text: str) -> None:
-        """A line for the file alone: the bar shows it on the screen."""
-        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        self._text.flush()
+        """Lines for the file alone: the bar shows them on the screen."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._append("log.txt", "".join(f"{stamp} {line}\n" for line in text.splitlines()))
 
     def metrics(self, record: dict[str, Any]) -> None:
         """One JSON line; NaN is written as null."""
         plain = {key: _json_value(value) for key, value in record.items()}
-        self._metrics.write(json.dumps(plain) + "\n")
-        self._metrics.flush()
+        self._append("metrics.jsonl", json.dumps(plain) + "\n")
 
     def start_bar(self, total: int, done: int) -> None:
         """Begin the training's progress bar."""
@@ -72,8 +89,16 @@ class RunLog:
         """Close the bar and both files."""
         if self._bar is not None:
             self._bar.close()
-        self._text.close()
-        self._metrics.close()
+            self._bar = None
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+
+    def _append(self, name: str, text: str) -> None:
+        if name not in self._files:
+            self._files[name] = (self.work_dir / name).open("a", encoding="utf-8")
+        self._files[name].write(text)
+        self._files[name].flush()
 
 
 def _json_value(value: Any) -> Any:

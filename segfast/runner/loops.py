@@ -1,21 +1,21 @@
-"""The loops: short enough to recite. Each takes its dataloader and drives the runner's model and hooks."""
+"""The training loops: short enough to recite. Each takes its dataloader and drives the runner's model and hooks."""
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
-from segfast.ops import check_labels
 from segfast.registry import LOOPS
 from segfast.runner.prefetch import fetch_ahead
 
 
 class _TrainLoop:
     """What both training loops share."""
+
+    by_epoch = False  # what its steps are: epochs or iterations
 
     def __init__(
         self,
@@ -24,9 +24,13 @@ class _TrainLoop:
         val_begin: int,
         val_interval: int,
         prefetch: bool = True,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        if val_interval < 1:
-            raise ValueError(f"expected val_interval >= 1, got {val_interval}")
+        self.intervals = [(0, val_interval), *(tuple(pair) for pair in dynamic_intervals or [])]
+        if any(len(pair) != 2 or pair[1] < 1 for pair in self.intervals):
+            raise ValueError(f"expected val_interval >= 1, got {[p[-1] for p in self.intervals]}")
+        if self.intervals != sorted(self.intervals):
+            raise ValueError(f"expected dynamic_intervals in order, got {dynamic_intervals}")
         if len(dataloader) == 0:
             raise ValueError(
                 f"the training data has {len(dataloader.dataset)} samples, fewer than one batch with drop_last"  # type: ignore[arg-type]
@@ -35,6 +39,7 @@ class _TrainLoop:
         self.val_begin, self.val_interval, self.prefetch = val_begin, val_interval, prefetch
         self.epoch = 0
         self.iter = 0
+        self.stop_training = False  # EarlyStoppingHook sets it
 
     def run_iter(self, batch_idx: int, data_batch: Any) -> None:
         """One iteration: before_train_iter, train_step, after_train_iter."""
@@ -57,7 +62,8 @@ class _TrainLoop:
 
     def _validate(self, step: int, last: bool) -> bool:
         """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due."""
-        due = step >= self.val_begin and (step % self.val_interval == 0 or last)
+        interval = next(i for start, i in reversed(self.intervals) if step + 1 >= start)
+        due = step >= self.val_begin and (step % interval == 0 or last)
         if due and self.runner.val_loop is not None:
             self.runner.val_loop.run()
         return due
@@ -74,7 +80,10 @@ class EpochBasedTrainLoop(_TrainLoop):
         val_begin: the first epoch that is validated.
         val_interval: epochs between validations; the last epoch always is.
         prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
+        dynamic_intervals: pairs (epoch, val_interval from there on).
     """
+
+    by_epoch = True
 
     def __init__(
         self,
@@ -84,15 +93,16 @@ class EpochBasedTrainLoop(_TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         prefetch: bool = True,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """Count the iterations."""
-        super().__init__(runner, dataloader, val_begin, val_interval, prefetch)
+        super().__init__(runner, dataloader, val_begin, val_interval, prefetch, dynamic_intervals)
         self.max_epochs, self.max_iters = max_epochs, max_epochs * len(dataloader)
 
     def run(self) -> None:
         """From the present epoch and iteration to the end."""
         self.runner.call_hook("before_train")
-        while self.epoch < self.max_epochs:
+        while self.epoch < self.max_epochs and not self.stop_training:
             self._run_epoch(self.iter - self.epoch * len(self.dataloader))
             self._validate(self.epoch, last=self.epoch == self.max_epochs)
         self.runner.call_hook("after_train")
@@ -120,6 +130,7 @@ class IterBasedTrainLoop(_TrainLoop):
         val_begin: the first iteration that may be validated.
         val_interval: iterations between validations; the last iteration always is.
         prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
+        dynamic_intervals: pairs (iteration, val_interval from there on).
     """
 
     max_epochs = 1
@@ -132,9 +143,10 @@ class IterBasedTrainLoop(_TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         prefetch: bool = True,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """Take the length."""
-        super().__init__(runner, dataloader, val_begin, val_interval, prefetch)
+        super().__init__(runner, dataloader, val_begin, val_interval, prefetch, dynamic_intervals)
         self.max_iters = max_iters
 
     def run(self) -> None:
@@ -143,7 +155,7 @@ class IterBasedTrainLoop(_TrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         with closing(self._batches()) as batches:
-            while self.iter < self.max_iters:
+            while self.iter < self.max_iters and not self.stop_training:
                 self.run_iter(self.iter, next(batches))
                 if self._validate(self.iter, last=self.iter == self.max_iters):
                     self.runner.model.train()
@@ -168,73 +180,3 @@ class IterBasedTrainLoop(_TrainLoop):
     def _set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataloader.sampler, "set_epoch"):
             self.dataloader.sampler.set_epoch(epoch)
-
-
-class _EvalLoop:
-    """What validation and testing share; `mode` is "val" or "test".
-
-    Args:
-        runner: the Runner.
-        dataloader: the data.
-        evaluator: an Evaluator.
-        fp16: predict under autocast.
-        prefetch: on CUDA, fetch the next batch from the workers and send it while this one computes.
-    """
-
-    mode = ""
-
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: DataLoader,
-        evaluator: Any,
-        fp16: bool = False,
-        prefetch: bool = True,
-    ) -> None:
-        self.runner, self.dataloader, self.evaluator = runner, dataloader, evaluator
-        self.fp16, self.prefetch = fp16, prefetch
-        self.dataset_meta = getattr(dataloader.dataset, "metainfo", None)
-        evaluator.dataset_meta = self.dataset_meta
-
-    def run(self) -> dict:
-        """All batches, then the metrics: the one place that waits for the device."""
-        self.runner.call_hook(f"before_{self.mode}")
-        self.runner.call_hook(f"before_{self.mode}_epoch")
-        self.runner.model.eval()
-        with fetch_ahead(self.dataloader, self.runner.model, self.prefetch) as batches:
-            for batch_idx, data_batch in enumerate(batches):
-                self.run_iter(batch_idx, data_batch)
-        check_labels()
-        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))  # type: ignore[arg-type]
-        self.runner.metrics = metrics
-        self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
-        self.runner.call_hook(f"after_{self.mode}")
-        return metrics
-
-    @torch.no_grad()
-    def run_iter(self, batch_idx: int, data_batch: Any) -> None:
-        """One batch: predict, hand to the evaluator."""
-        self.runner.call_hook(
-            f"before_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch
-        )
-        with torch.autocast(self.runner.device.type, enabled=self.fp16):
-            outputs = getattr(self.runner.model, f"{self.mode}_step")(data_batch)
-        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
-        self.runner.call_hook(
-            f"after_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
-        )
-
-
-@LOOPS.register_module()
-class ValLoop(_EvalLoop):
-    """Validation."""
-
-    mode = "val"
-
-
-@LOOPS.register_module()
-class TestLoop(_EvalLoop):
-    """Testing."""
-
-    mode = "test"
-    __test__ = False  # not a test class, whatever pytest thinks of its name

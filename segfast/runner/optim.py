@@ -256,11 +256,3 @@ class AmpOptimWrapper(OptimWrapper):
         if scaler:
             self.loss_scaler.load_state_dict(scaler)
         super().load_state_dict(state)
-
-
-def base_lr(wrapper: Any) -> float:
-    """The learning rate before any multiplier; of several optimisers the first one's."""
-    rates = wrapper.get_lr()
-    return next(
-        (rates[key][0] for key in rates if key.endswith("base_lr")), next(iter(rates.values()))[0]
-    )

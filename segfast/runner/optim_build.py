@@ -52,6 +52,20 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, path: str = "optim_wrapper")
     return _build_one(model, options, keep_frozen, path)
 
 
+def scale_lr(wrapper: Wrapper, auto_scale_lr: Mapping, batch_size: int) -> None:
+    """Multiply every learning rate by the batch size over the one it was chosen for.
+
+    Raises:
+        ConfigError: `base_batch_size` is missing.
+    """
+    base = auto_scale_lr.get("base_batch_size")
+    if not base:
+        problem = "missing: the batch size that the learning rate was chosen for"
+        raise ConfigError("auto_scale_lr.base_batch_size", problem)
+    for group in wrapper.param_groups:
+        group["lr"] *= batch_size / base
+
+
 def _build_one(model: nn.Module, options: dict, keep_frozen: bool, path: str) -> OptimWrapper:
     """One optimiser over all parameters of a module."""
     paramwise = options.pop("paramwise_cfg", None) or {}

@@ -102,3 +102,11 @@ class OptimWrapperDict:
         """Into each wrapper."""
         for name, part in state.items():
             self._wrappers[name].load_state_dict(part)
+
+
+def base_lr(wrapper: Any) -> float:
+    """The learning rate before any multiplier; of several optimisers the first one's."""
+    rates = wrapper.get_lr()
+    return next(
+        (rates[key][0] for key in rates if key.endswith("base_lr")), next(iter(rates.values()))[0]
+    )

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,21 @@ from segfast.runner.checkpoint import (
 
 
 def save_run(
-    runner: Any, path: Path, *, step: int | None, epoch: int | None, weights_only: bool
+    runner: Any,
+    path: Path,
+    *,
+    step: int | None,
+    epoch: int | None,
+    weights_only: bool,
+    without: Sequence[str],
 ) -> None:
-    """Write a run's state; `weights_only` leaves out optimiser, schedulers and random states."""
+    """Write a run's state; `weights_only` leaves out all but weights and meta, `without` those parts."""
     meta = {
         "iter": runner.iter if step is None else step,
         "epoch": runner.epoch if epoch is None else epoch,
         "cfg": dump_config(runner.cfg),
         "seed": runner.seed,
+        "experiment_name": runner.experiment_name,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "segfast_version": build_info()["version"],
         "dataset_meta": _plain_meta(runner.train_loop.dataloader.dataset),
@@ -40,12 +48,17 @@ def save_run(
             scheduler.state_dict() for scheduler in runner.param_schedulers
         ]
         state["random"] = random_state()
-        runner.call_hook("before_save_checkpoint", checkpoint=state)
-    save_checkpoint(state, path)
+    runner.call_hook("before_save_checkpoint", checkpoint=state)  # hooks may change the weights
+    if weights_only:
+        state = {key: state[key] for key in ("meta", "state_dict")}
+    save_checkpoint({key: value for key, value in state.items() if key not in without}, path)
 
 
-def load_or_resume(runner: Any) -> None:
-    """Start from `load_from`'s weights, or continue a run exactly where its checkpoint was written."""
+def load_or_resume(runner: Any, training: bool = True) -> None:
+    """Start from `load_from`'s weights, or continue a run exactly where its checkpoint was written.
+
+    Without `training` only weights are loaded.
+    """
     source = runner.load_from
     if runner.resume and source is None:
         source = _last_checkpoint(runner.work_dir)
@@ -54,26 +67,33 @@ def load_or_resume(runner: Any) -> None:
     if source is None:
         return
     checkpoint = load_checkpoint(source, runner.device)
-    different = load_weights(runner.model, checkpoint, source, strict=runner.resume)
+    runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # hooks may change the weights
+    strict = bool(runner.resume) or not training
+    different = load_weights(runner.model, checkpoint, source, strict=strict)
     if different:
         runner.log.info(
             f"{source}: {len(different)} keys did not match, the first is {different[0]}"
         )
-    if not runner.resume:
+    if not runner.resume or not training:
         return
-    if "optimizer" not in checkpoint:
+    if "optimizer" not in checkpoint or "param_schedulers" not in checkpoint:
         raise CheckpointError(
             f"{source} holds weights only, it cannot be resumed (hint: load_from without resume)"
         )
     runner.train_loop.iter = checkpoint["meta"]["iter"]
     runner.train_loop.epoch = checkpoint["meta"]["epoch"]
     runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+    given, saved = len(runner.param_schedulers), len(checkpoint["param_schedulers"])
+    if given != saved:
+        raise CheckpointError(
+            f"{source} was written with {saved} param_schedulers, the config has {given} (hint: resume with the "
+            "config of that run, or use load_from without resume)"
+        )
     for scheduler, state in zip(
         runner.param_schedulers, checkpoint["param_schedulers"], strict=True
     ):
         scheduler.load_state_dict(state)
     set_random_state(checkpoint["random"])
-    runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
     runner.log.info(f"resumed {source} at iteration {runner.iter}")
 
 

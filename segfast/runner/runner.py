@@ -2,7 +2,6 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from segfast._native import build_info
-from segfast.config import dump_config
-from segfast.errors import ConfigError, UserError
-from segfast.registry import MODELS, VISUALIZERS
-from segfast.runner.build import build_hook, build_hooks, build_loop, build_schedulers, check_group
+from segfast.config import dump_config, load_config
+from segfast.errors import ConfigError
+from segfast.runner.build import (
+    build_hook,
+    build_hooks,
+    build_loop,
+    build_model,
+    build_schedulers,
+    build_visualizer,
+    check_groups,
+)
 from segfast.runner.builtin_hooks import IterTimerHook
-from segfast.runner.checkpoint import load_checkpoint, load_weights
 from segfast.runner.checkpoint_hook import CheckpointHook
 from segfast.runner.defaults import with_defaults
-from segfast.runner.environment import choose_device, seed_everything
+from segfast.runner.environment import (
+    choose_device,
+    greeting,
+    seed_everything,
+    set_up_environment,
+)
 from segfast.runner.hooks import Hook, acts_at, priority_number
 from segfast.runner.log import RunLog
-from segfast.runner.optim_build import build_optim_wrapper
+from segfast.runner.message_hub import MessageHub
+from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume, save_run
+
+NOT_TOLD = ("resume", "load_from", "quiet")  # how this run was called, not what it is
 
 
 class Runner:
@@ -38,21 +50,33 @@ class Runner:
         train_dataloader, train_cfg, optim_wrapper: given together or not at all; so are the two groups below.
         val_dataloader, val_cfg, val_evaluator: validation during training.
         test_dataloader, test_cfg, test_evaluator: `Runner.test`.
-        param_scheduler: one or a list.
-        default_hooks: replaces settings of the built-in hooks by name (timer, sampler_seed, visualization, logger,
-            param_scheduler, checkpoint); None removes one.
+        auto_scale_lr: dict(enable=True, base_batch_size=16): multiply learning rates by real / base batch size.
+        param_scheduler: one or a list; for several optimisers a dict of those.
+        default_hooks: replaces settings of the built-in hooks by name (runtime_info, timer, sampler_seed,
+            visualization, logger, param_scheduler, checkpoint); None removes one.
         custom_hooks: more hooks.
+        data_preprocessor: the model's, where its config has none.
         load_from: checkpoint whose weights to start from, or to resume from.
         resume: continue a run exactly: from `load_from`, else from work_dir's last checkpoint.
-        visualizer: draws the validation pictures.
+        env_cfg: dict(cudnn_benchmark=False); mp_cfg, dist_cfg and resource_limit may stay.
+        log_processor: dict(window_size, num_digits, by_epoch) of the LoggerHook.
+        visualizer: draws the validation pictures, and takes scalars if it has `add_scalars`.
         randomness: dict(seed=None, deterministic=False).
+        experiment_name: kept in checkpoints.
+        cfg: the resolved config, kept in checkpoints and as work_dir/config.yaml.
+        custom_imports: dict(imports=["my.module"], allow_failed_imports=False), imported before anything is built.
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one.
         quiet: write the files, print nothing.
-        cfg: the resolved config, kept in checkpoints and as work_dir/config.yaml.
+        launcher, log_level, default_scope: may stay in a config.
 
     Raises:
         ConfigError: a key is wrong, a group is incomplete; the text starts with the key's path.
     """
+
+    train_loop: Any = None
+    val_loop: Any = None
+    test_loop: Any = None
+    optim_wrapper: Any = None
 
     def __init__(
         self,
@@ -64,73 +88,68 @@ class Runner:
         train_cfg: Any = None,
         val_cfg: Any = None,
         test_cfg: Any = None,
+        auto_scale_lr: Mapping | None = None,
         optim_wrapper: Any = None,
         param_scheduler: Any = None,
         val_evaluator: Any = None,
         test_evaluator: Any = None,
         default_hooks: Mapping | None = None,
         custom_hooks: Sequence | None = None,
+        data_preprocessor: Any = None,
         load_from: str | Path | None = None,
         resume: bool = False,
+        launcher: str = "none",
+        env_cfg: Mapping | None = None,
+        log_processor: Mapping | None = None,
+        log_level: str | int = "INFO",
         visualizer: Any = None,
+        default_scope: str | None = None,
         randomness: Mapping | None = None,
-        device: str | torch.device | None = None,
         experiment_name: str | None = None,
-        quiet: bool = False,
         cfg: Mapping | None = None,
+        *,
+        custom_imports: Mapping | None = None,
+        device: str | torch.device | None = None,
+        quiet: bool = False,
     ) -> None:
         """Seed, open the log, build the model and the hooks."""
-        check_group("train", train_dataloader, train_cfg, optim_wrapper, "optim_wrapper")
-        check_group("val", val_dataloader, val_cfg, val_evaluator, "val_evaluator")
-        check_group("test", test_dataloader, test_cfg, test_evaluator, "test_evaluator")
-        if param_scheduler is not None and optim_wrapper is None:
-            raise ConfigError("param_scheduler", "given without optim_wrapper")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError(
-                "several processes are not supported yet (hint: start one process, without torchrun)"
-            )
-        self.cfg = dict(cfg or {})
-        self.seed = seed_everything(randomness or {})
-        self.work_dir = Path(work_dir)
         self._parts = {
-            "train": (train_dataloader, train_cfg, None),
+            "train": (train_dataloader, train_cfg, optim_wrapper),
             "val": (val_dataloader, val_cfg, val_evaluator),
             "test": (test_dataloader, test_cfg, test_evaluator),
         }
-        self._optim_cfg, self._scheduler_cfg = optim_wrapper, param_scheduler
-        self.optim_wrapper: Any = None
+        check_groups(self._parts, param_scheduler)
+        set_up_environment(env_cfg or {}, launcher, custom_imports or {})
+        self.cfg = dict(cfg or {})
+        self.seed = seed_everything(randomness or {})
+        self.work_dir = Path(work_dir)
+        self.experiment_name = experiment_name or self.work_dir.name
+        self._scheduler_cfg, self._auto_scale_lr = param_scheduler, auto_scale_lr or {}
+        self.message_hub = MessageHub()
         self.param_schedulers: list = []
-        self.train_loop: Any = None
-        self.val_loop: Any = None
-        self.test_loop: Any = None
         self.metrics: dict = {}
-        self.load_from, self.resume = load_from, resume
+        self.load_from, self.resume, self._loaded = load_from, resume, False
         self.device = choose_device(device)
-        self.model = MODELS.build(model, path="model").to(self.device)
-        self.visualizer = (
-            None if visualizer is None else VISUALIZERS.build(visualizer, path="visualizer")
-        )
-        self.hooks = build_hooks(default_hooks or {}, custom_hooks or [])
+        self.model = build_model(model, data_preprocessor).to(self.device)
+        self.visualizer = build_visualizer(visualizer, self.work_dir)
+        self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
         self._acting: dict[str, list[Hook]] = {}  # stage -> the hooks that do something there
-        try:
-            self.work_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError("work_dir", f"cannot create {work_dir}: {error.strerror}") from error
-        self.log = RunLog(self.work_dir, quiet)
+        self.log = self.logger = RunLog(self.work_dir, quiet)
 
     @classmethod
-    def from_cfg(cls, cfg: Mapping[str, Any], **overrides: Any) -> "Runner":
-        """Build a Runner from a config's top-level keys, defaults filled in."""
-        full = with_defaults({**cfg, **overrides})
+    def from_cfg(cls, cfg: Any, **overrides: Any) -> "Runner":
+        """Build a Runner from a config, its defaults filled in.
+
+        Args:
+            cfg: what `segfast.config.load_config` reads: a dict, an mmengine Config, a file.
+            overrides: replace top-level keys.
+        """
+        full = with_defaults({**load_config(cfg), **overrides})
         if full.get("model") is None:
             raise ConfigError("model", "missing: dict(type='Segmentor', net=..., num_classes=...)")
         full.setdefault("work_dir", "work_dirs/run")
-        quiet = full.pop("quiet", False)
-        return cls(
-            **full,
-            quiet=quiet,
-            cfg={key: value for key, value in full.items() if key not in ("resume", "load_from")},
-        )
+        told = {key: value for key, value in full.items() if key not in NOT_TOLD}
+        return cls(**full, cfg=told)
 
     @property
     def iter(self) -> int:
@@ -155,29 +174,38 @@ class Runner:
     @property
     def timer(self) -> IterTimerHook:
         """The hook that measures iterations."""
-        return (
-            next((hook for hook in self.hooks if isinstance(hook, IterTimerHook)), None)
-            or IterTimerHook()
-        )
+        found = (hook for hook in self.hooks if isinstance(hook, IterTimerHook))
+        return next(found, None) or IterTimerHook()
 
     @property
     def checkpoint_hook(self) -> CheckpointHook | None:
         """The hook that saves, if there is one."""
         return next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
 
+    @property
+    def train_dataloader(self) -> Any:
+        """What training reads, once it is built."""
+        return self.train_loop.dataloader if self.train_loop else None
+
+    @property
+    def val_dataloader(self) -> Any:
+        """What validation reads, once it is built."""
+        return self.val_loop.dataloader if self.val_loop else None
+
     def train(self) -> nn.Module:
         """Train to the end and return the model."""
         if self._parts["train"][0] is None:
             raise ConfigError("train_dataloader", "missing, there is nothing to train on")
         self.train_loop = build_loop(self, "train", *self._parts["train"])
-        self.optim_wrapper = build_optim_wrapper(self.model, self._optim_cfg)
+        self.optim_wrapper = build_optim_wrapper(self.model, self._parts["train"][2])
+        self._scale_lr()
         self.param_schedulers = build_schedulers(self, self._scheduler_cfg)
         self.val_loop = build_loop(self, "val", *self._parts["val"])
-        self.log.info(self._greeting())
+        self.log.info(greeting(self))
         if self.cfg:
             (self.work_dir / "config.yaml").write_text(dump_config(self.cfg), encoding="utf-8")
         self.call_hook("before_run")
-        load_or_resume(self)
+        self._load()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
         try:
             self.train_loop.run()
@@ -218,27 +246,29 @@ class Runner:
         step: int | None = None,
         epoch: int | None = None,
         weights_only: bool = False,
+        without: Sequence[str] = (),
     ) -> None:
-        """Write the state of the run; `weights_only` leaves out optimiser, schedulers and random states."""
-        save_run(self, path, step=step, epoch=epoch, weights_only=weights_only)
+        """Write the state of the run; `weights_only` leaves out all but weights and meta, `without` those parts."""
+        save_run(self, path, step=step, epoch=epoch, weights_only=weights_only, without=without)
 
     def _evaluate(self, loop: Any, key: str) -> dict:
         if loop is None:
             raise ConfigError(key, "missing")
-        if self.load_from is not None:
-            load_weights(self.model, load_checkpoint(self.load_from, self.device), self.load_from)
+        self.call_hook("before_run")
+        if not self._loaded:  # what was trained here is not replaced by what it started from
+            self._load(training=False)
         try:
-            return loop.run()
+            metrics = loop.run()
+            self.call_hook("after_run")
         finally:
             self.log.close()
+        return metrics
 
-    def _greeting(self) -> str:
-        facts = build_info()
-        parameters = sum(p.numel() for p in self.model.parameters())
-        data = len(self.train_loop.dataloader.dataset)
-        return (
-            f"segfast {facts['version']} with torch {torch.__version__} on {self.device} "
-            f"({facts['cpu_capability']}, CUDA kernels {facts['cuda_status']}): "
-            f"{parameters / 1e6:.2f} M parameters, {data} training images, {self.max_iters} iterations, "
-            f"seed {self.seed}, results in {self.work_dir}"
-        )
+    def _load(self, training: bool = True) -> None:
+        load_or_resume(self, training)
+        self._loaded = True
+
+    def _scale_lr(self) -> None:
+        """The learning rate for the real batch size, where `auto_scale_lr` is enabled."""
+        if self._auto_scale_lr.get("enable"):
+            scale_lr(self.optim_wrapper, self._auto_scale_lr, self.train_dataloader.batch_size)

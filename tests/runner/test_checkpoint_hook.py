@@ -15,11 +15,14 @@ class FakeRunner(SimpleNamespace):
 
     def __init__(self, work_dir, max_iters=10):
         super().__init__(
-            work_dir=work_dir, iter=0, max_iters=max_iters, epoch=0, max_epochs=1, optim_wrapper=1
-        )
+            work_dir=work_dir, iter=0, max_iters=max_iters, epoch=0, max_epochs=1, optim_wrapper=1, resume=True,
+            train_loop=SimpleNamespace(by_epoch=False), saves=[],
+        )  # fmt: skip
 
     def save_checkpoint(self, path, **options):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(repr(options))
+        self.saves.append((path.name, options))
 
     def names(self):
         return sorted(path.name for path in self.work_dir.glob("*.pth"))
@@ -77,11 +80,21 @@ def test_wrong_settings(tmp_path):
     runner = FakeRunner(tmp_path)
     with pytest.raises(ConfigError, match=r"^rule: expected 'greater' or 'less'"):
         CheckpointHook(rule="more")
-    with pytest.raises(ConfigError, match=r"save_best: no metric 'mIuo', there are aAcc, mIoU"):
-        CheckpointHook(save_best="mIuo").after_val_epoch(runner, metrics={"aAcc": 1, "mIoU": 2})
-    hook = CheckpointHook(save_best="quality")
-    with pytest.raises(ConfigError, match=r"rule: cannot tell whether a greater quality"):
-        hook.after_val_epoch(runner, metrics={"quality": 1})
+    with pytest.raises(ConfigError, match=r"save_best: no metric 'mIoUs', there are aAcc, mIoU"):
+        CheckpointHook(save_best="mIoUs").after_val_epoch(runner, metrics={"aAcc": 1, "mIoU": 2})
+    with pytest.raises(
+        ConfigError, match=r"^default_hooks.checkpoint.rule: cannot tell whether a greater quality"
+    ):
+        CheckpointHook().after_val_epoch(runner, metrics={"quality": 1})
+    for options, text in [
+        ({"save_best": "mIuo"}, r"^rule: cannot tell whether a greater mIuo .*did you mean mIoU"),
+        ({"save_best": ["auto", "mIoU"]}, "'auto' stands alone"),
+        ({"save_best": ["mIoU", "mIoU"]}, "the same metric twice"),
+        ({"save_best": ["mIoU", "aAcc", "mAcc"], "rule": ["less", "less"]}, "one for each of"),
+        ({"save_begin": -1}, "save_begin: expected at least 0"),
+    ]:
+        with pytest.raises(ConfigError, match=text):
+            CheckpointHook(**options)
 
 
 def test_a_resumed_hook_knows_its_best_and_its_files(tmp_path):
@@ -95,3 +108,66 @@ def test_a_resumed_hook_knows_its_best_and_its_files(tmp_path):
     runner.max_iters = 12
     iterate(second, runner, {12: {"mIoU": 40}})
     assert runner.names() == ["best_mIoU_iter_6.pth", "iter_12.pth"]
+
+
+def test_several_best_files_each_by_its_own_rule(tmp_path):
+    runner = FakeRunner(tmp_path, max_iters=3)
+    hook = CheckpointHook(save_last=False, save_best=["seg/mIoU", "val_loss"])
+    scores = [
+        {"seg/mIoU": 1, "val_loss": 2},
+        {"seg/mIoU": 3, "val_loss": 4},
+        {"seg/mIoU": 2, "val_loss": 1},
+    ]
+    iterate(hook, runner, {i + 1: score for i, score in enumerate(scores)})
+    assert runner.names() == ["best_seg_mIoU_iter_2.pth", "best_val_loss_iter_3.pth"]
+    assert hook.best_checkpoint == str(tmp_path / "best_seg_mIoU_iter_2.pth")
+
+
+def test_keys_of_ones_own_say_which_way_is_better(tmp_path):
+    runner = FakeRunner(tmp_path, max_iters=2)
+    hook = CheckpointHook(
+        save_last=False, save_best="error_rate", less_keys=["Error"], greater_keys="x"
+    )
+    iterate(hook, runner, {1: {"error_rate": 5}, 2: {"error_rate": 3}})
+    assert runner.names() == ["best_error_rate_iter_2.pth"]
+
+
+def test_a_file_of_the_same_iteration_learns_of_the_best(tmp_path):
+    """Saving comes before validation: what is written must not forget the best that follows."""
+    runner = FakeRunner(tmp_path, max_iters=4)
+    iterate(CheckpointHook(interval=2), runner, {2: {"mIoU": 1}, 3: {"mIoU": 2}, 4: {"mIoU": 1}})
+    names = [name for name, _ in runner.saves]
+    assert names == [
+        "iter_2.pth",
+        "best_mIoU_iter_2.pth",
+        "iter_2.pth",
+        "best_mIoU_iter_3.pth",
+        "iter_4.pth",
+    ]
+
+
+def test_where_saving_begins_and_how_files_are_called(tmp_path):
+    runner = FakeRunner(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    hook = CheckpointHook(
+        interval=3, save_begin=4, save_last=False, max_keep_ckpts=-1, out_dir=tmp_path / "out",
+        filename_tmpl="step-{}.pt", save_optimizer=False, save_best=None,
+    )  # fmt: skip
+    iterate(hook, runner, {4: {"mIoU": 1}})
+    assert sorted(path.name for path in (tmp_path / "out/run").iterdir()) == [
+        "step-10.pt", "step-4.pt", "step-7.pt"
+    ]  # fmt: skip
+    assert runner.saves[0][1]["without"] == ["optimizer"]
+    assert (tmp_path / "run/last_checkpoint").read_text().strip().endswith("out/run/step-10.pt")
+
+
+def test_epochs_are_counted_as_the_loop_counts(tmp_path):
+    runner = FakeRunner(tmp_path)
+    runner.train_loop.by_epoch, runner.max_epochs = True, 3
+    hook = CheckpointHook(interval=2, max_keep_ckpts=-1)
+    for runner.epoch in range(3):
+        hook.after_train_epoch(runner)
+        runner.epoch += 1
+        hook.after_val_epoch(runner, metrics={"mIoU": runner.epoch})
+        hook.after_train_iter(runner, batch_idx=0)
+    assert runner.names() == ["best_mIoU_epoch_3.pth", "epoch_2.pth", "epoch_3.pth"]

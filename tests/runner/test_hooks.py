@@ -6,8 +6,7 @@ import pytest
 import torch
 from runner.toys import toy_config
 
-from segfast.runner import Hook, Runner
-from segfast.runner.builtin_hooks import IterTimerHook, LoggerHook
+from segfast.runner import Hook, IterTimerHook, MessageHub, Runner, RuntimeInfoHook
 from segfast.runner.hooks import STAGES, acts_at
 
 
@@ -60,18 +59,27 @@ def test_a_hook_registered_during_training_is_called(tmp_path):
 
 
 def test_logged_losses_are_means_and_hold_no_graph():
-    hook = LoggerHook(interval=10)
-    weight = torch.ones(1, requires_grad=True)
-
     class FakeRunner:
-        iter, max_iters = 0, 100
+        iter, message_hub = 0, MessageHub()
 
-        class log:
-            advance_bar = staticmethod(lambda: None)
-
+    weight = torch.ones(1, requires_grad=True)
     for step in range(4):
         outputs = {"loss": (weight * step).sum(), "acc": torch.tensor(10 * step), "plain": 0.5}
-        hook.after_train_iter(FakeRunner, step, outputs=outputs)
-    assert not any(value.requires_grad for values in hook._values.values() for value in values)
-    assert hook._take() == {"loss": 1.5, "acc": 15.0, "plain": 0.5}
-    assert hook._take() == {}
+        RuntimeInfoHook().after_train_iter(FakeRunner, step, outputs=outputs)
+    hub = FakeRunner.message_hub
+    hub.update_scalar("val/mIoU", 3.0)
+    assert not any(v.requires_grad for v in hub.get_scalar("train/loss").values)
+    assert hub.get_scalar("train/loss").current() == 3.0
+    assert hub.get_scalar("train/loss").mean(2) == 2.5
+    assert hub.take("train/") == {"loss": 1.5, "acc": 15.0, "plain": 0.5}
+    assert hub.take("train/") == {}
+    assert hub.get_scalar("train/loss").current() == 3.0
+    with pytest.raises(KeyError, match="no scalar 'train/los', there are train/loss"):
+        hub.get_scalar("train/los")
+
+
+def test_a_window_keeps_the_newest_values():
+    hub = MessageHub()
+    hub.update_scalars({"train/a": 1.0, "train/b": {"value": torch.tensor(2.0), "count": 1}})
+    hub.update_scalars({"train/a": 3.0, "train/b": torch.tensor(4.0)})
+    assert hub.take("train/", window=1) == {"a": 3.0, "b": 4.0}

@@ -85,6 +85,7 @@ def test_priorities_of_the_built_in_hooks(tmp_path):
     runner = Runner.from_cfg(toy_config(tmp_path))
     names = [type(hook).__name__ for hook in runner.hooks]
     assert names == [
+        "RuntimeInfoHook",
         "IterTimerHook",
         "DistSamplerSeedHook",
         "LoggerHook",
@@ -161,7 +162,7 @@ def test_bad_checkpoints(tmp_path):
 
 def test_incomplete_groups_are_refused(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"^val_cfg: missing, but val_dataloader and val_evaluator is given"
+        ConfigError, match=r"^val_cfg: missing, but val_dataloader and val_evaluator are given"
     ):
         Runner(
             ToyModel(), tmp_path, val_dataloader={"dataset": ToyData()}, val_evaluator=ToyMetric()
@@ -220,3 +221,22 @@ def test_test_loop(tmp_path):
     }
     metrics = Runner.from_cfg(config, load_from=tmp_path / "a" / "iter_20.pth").test()
     assert metrics == trained.metrics
+
+
+def test_published_files_hold_the_keys_asked_for(tmp_path):
+    hooks = {"checkpoint": {"published_keys": ["meta", "state_dict"]}, "visualization": None}
+    run(tmp_path, default_hooks=hooks)
+    published = sorted(path.stem for path in tmp_path.glob("*-????????.pth"))
+    assert [name.split("-")[0].rstrip("0123456789") for name in published] == [
+        "best_aAcc_iter_",
+        "iter_",
+    ]
+    state = torch.load(tmp_path / f"{published[1]}.pth", weights_only=True)
+    assert set(state) == {"meta", "state_dict"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_resume_with_other_schedulers_is_refused(tmp_path):
+    run(tmp_path, param_scheduler=[{"type": "PolyLR", "by_epoch": False}])
+    with pytest.raises(CheckpointError, match=r"written with 1 param_schedulers, the config has 0"):
+        run(tmp_path, param_scheduler=[], resume=True)

@@ -1,0 +1,92 @@
+"""MessageHub: what hooks and models tell the log. Values stay on the device until a line is due."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Scalar:
+    """The values of one name since the last log line, tensors on their device."""
+
+    def __init__(self) -> None:
+        """No values yet."""
+        self.values: list[Any] = []
+        self.last: Any = None  # outlives the line
+
+    def current(self) -> float:
+        """The newest value; waits for the device."""
+        return float(self.last)
+
+    def mean(self, window: int | None = None) -> float:
+        """Mean of the newest `window` values since the last line, or of all; waits for the device."""
+        values = self.values[-window:] if window else self.values
+        return sum(float(value) for value in values) / max(len(values), 1)
+
+
+class MessageHub:
+    """Scalars by name (`train/loss`) and plain facts (`iter`, `epoch`, `max_iters`)."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.scalars: dict[str, Scalar] = {}
+        self.runtime_info: dict[str, Any] = {}
+
+    def update_scalar(self, name: str, value: Any, count: int = 1, resumed: bool = True) -> None:
+        """Add a value: a number, or a 0-d tensor, which is not waited for. `count` and `resumed` are for callers."""
+        scalar = self.scalars.setdefault(name, Scalar())
+        scalar.last = value.detach() if isinstance(value, Tensor) else value
+        scalar.values.append(scalar.last)
+
+    def update_scalars(self, values: Mapping[str, Any], resumed: bool = True) -> None:
+        """Add several: numbers, tensors, or dict(value=..., count=...)."""
+        for name, value in values.items():
+            self.update_scalar(name, value["value"] if isinstance(value, Mapping) else value)
+
+    def get_scalar(self, name: str) -> Scalar:
+        """The values of that name.
+
+        Raises:
+            KeyError: nobody has added one.
+        """
+        if name not in self.scalars:
+            raise KeyError(f"no scalar {name!r}, there are {', '.join(self.scalars) or 'none'}")
+        return self.scalars[name]
+
+    def update_info(self, name: str, value: Any, resumed: bool = True) -> None:
+        """Set a fact."""
+        self.runtime_info[name] = value
+
+    def get_info(self, name: str, default: Any = None) -> Any:
+        """A fact, or the default."""
+        return self.runtime_info.get(name, default)
+
+    def take(self, prefix: str, window: int | None = None) -> dict[str, float]:
+        """Means of everything under a prefix since it was last taken, in one transfer.
+
+        Args:
+            prefix: `train/`; it is left out of the names that are returned.
+            window: only the newest values count.
+        """
+        means: dict[str, float] = {}
+        waiting: dict[str, Tensor] = {}
+        for name, scalar in self.scalars.items():
+            values, short = scalar.values, name.removeprefix(prefix)
+            if not name.startswith(prefix) or not values:
+                continue
+            values = values[-window:] if window else values
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            means[short] = sum(value for value in values if not isinstance(value, Tensor)) / len(
+                values
+            )
+            if tensors:
+                waiting[short] = torch.stack(tensors).sum(dtype=torch.float32) / len(values)
+            scalar.values = []
+        if waiting:
+            totals = torch.stack([value.float() for value in waiting.values()]).tolist()
+            for short, total in zip(waiting, totals, strict=True):
+                means[short] += total
+        return means
