@@ -171,3 +171,25 @@ def test_environment_errors_name_the_key(root, tmp_path, overrides, text):
     config = {"work_dir": str(tmp_path), **folder_config(root)}
     with pytest.raises(ConfigError, match=text):
         segfast.train(config, overrides=overrides)
+
+
+def test_pictures_and_numbers_reach_the_backends(tmp_path):
+    """The visualizer of mmseg's default_runtime.py; its backends write below the work_dir."""
+    backends = [{"type": "LocalVisBackend"}]
+    config = folder_config(make_folder(tmp_path / "data"))
+    config["visualizer"] = {
+        "type": "SegLocalVisualizer",
+        "vis_backends": backends,
+        "name": "visualizer",
+    }
+    config["default_hooks"]["visualization"] = {
+        "type": "SegVisualizationHook",
+        "interval": 1,
+        "show": False,
+    }
+    segfast.train(config, work_dir=tmp_path / "run")
+    data = tmp_path / "run" / "vis_data"
+    assert (data / "vis_image" / "validation_20.png").is_file()
+    lines = [json.loads(line) for line in (data / "scalars.json").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [5, 10, 15, 20]
+    assert [line["step"] for line in lines if "val/mIoU" in line] == [10, 20]

@@ -16,9 +16,18 @@ class SegVisualizationHook(Hook):
     Args:
         draw: whether to draw at all.
         num_samples: rows of the picture.
+        interval, show, wait_time, backend_args: of MMSegmentation's hook, which draws single samples; they may stay.
     """
 
-    def __init__(self, draw: bool = True, num_samples: int = 4) -> None:
+    def __init__(
+        self,
+        draw: bool = True,
+        num_samples: int = 4,
+        interval: int = 50,
+        show: bool = False,
+        wait_time: float = 0.0,
+        backend_args: dict | None = None,
+    ) -> None:
         """Take the settings."""
         self.draw, self.num_samples = draw, num_samples
         self._rows: list = []
@@ -51,8 +60,12 @@ class SegVisualizationHook(Hook):
         """Write `pictures/val_iter_N.png`."""
         if not self.draw or not self._rows:
             return
-        visualizer = runner.visualizer or VISUALIZERS.build({"type": "SegLocalVisualizer"})
+        visualizer = runner.visualizer
+        if not hasattr(visualizer, "draw_grid"):  # none, or one for other pictures
+            visualizer = VISUALIZERS.build({"type": "SegLocalVisualizer"})
         visualizer.dataset_meta = runner.val_loop.dataset_meta
         path = Path(runner.work_dir) / "pictures" / f"val_iter_{runner.iter}.png"
-        visualizer.draw_grid(self._rows, path)
+        picture = visualizer.draw_grid(self._rows, path)
+        if hasattr(visualizer, "add_image"):
+            visualizer.add_image("validation", picture, runner.iter)
         self._rows = []

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,22 @@ class LocalVisBackend:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def build_backends(configs: Sequence | None, save_dir: str | Path | None) -> list:
+    """The backends of a visualizer; they write into `vis_data` under its `save_dir`, or into it if that is its name.
+
+    Raises:
+        ConfigError: a backend cannot be built, for example without any `save_dir`.
+    """
+    default = {}
+    if save_dir is not None:
+        folder = Path(save_dir)
+        default = {"save_dir": str(folder if folder.name == "vis_data" else folder / "vis_data")}
+    return [
+        VISBACKENDS.build(backend, path=f"vis_backends.{i}", **default)
+        for i, backend in enumerate(configs or [])
+    ]
 
 
 def plain_numbers(scalars: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from segfast.errors import ConfigError
-from segfast.registry import VISBACKENDS, VISUALIZERS
+from segfast.registry import VISUALIZERS
 from segfast.structures import BaseDataElement
+from segfast.visualization.backend import build_backends
 
 _GREY = 127
 
@@ -53,11 +54,7 @@ class ConcatImageVisualizer:
         self.fn_key, self.name, self.dataset_meta = fn_key, name, dataset_meta
         self.img_keys = [img_keys] if isinstance(img_keys, str) else list(img_keys)
         self.pixel_range, self.bgr2rgb = dict(pixel_range or {}), bgr2rgb
-        default = {} if save_dir is None else {"save_dir": _vis_data(Path(save_dir))}
-        self.vis_backends = [
-            VISBACKENDS.build(backend, path=f"vis_backends.{i}", **default)
-            for i, backend in enumerate(vis_backends or [])
-        ]
+        self.vis_backends = build_backends(vis_backends, save_dir)
 
     def add_datasample(self, data_sample: BaseDataElement, step: int = 0) -> np.ndarray:
         """Draw one sample.
@@ -123,10 +120,6 @@ class ConcatImageVisualizer:
             low, high = self.pixel_range[key]
             image = (image - low) / (high - low) * 255
         return image.clip(0, 255).round().astype(np.uint8)
-
-
-def _vis_data(folder: Path) -> str:
-    return str(folder if folder.name == "vis_data" else folder / "vis_data")
 
 
 def _stem(path: Any) -> str:

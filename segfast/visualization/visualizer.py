@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from segfast.registry import VISUALIZERS
 from segfast.structures import SegDataSample
+from segfast.visualization.backend import build_backends
 
 _IGNORED = (90, 90, 90)
 _RIGHT, _WRONG = (60, 160, 60), (220, 40, 40)
@@ -25,7 +27,11 @@ class SegLocalVisualizer:
     Args:
         dataset_meta: dict(classes=[names], palette=[RGB colours]).
         alpha: weight of the colours over the image, in [0, 1].
-        save_dir: folder for pictures drawn by `add_datasample` without `out_file`.
+        save_dir: folder for pictures drawn by `add_datasample` without `out_file`, and for the backends.
+        vis_backends: configs or objects with `add_image` and `add_scalars`; they get the pictures then.
+        classes: names, instead of `dataset_meta`.
+        palette: RGB colours, instead of `dataset_meta`.
+        name: kept for MMEngine's configs.
     """
 
     def __init__(
@@ -33,10 +39,18 @@ class SegLocalVisualizer:
         dataset_meta: Mapping | None = None,
         alpha: float = 0.8,
         save_dir: str | Path | None = None,
+        vis_backends: Sequence | None = None,
+        classes: Sequence[str] | None = None,
+        palette: Sequence | None = None,
+        name: str = "visualizer",
     ) -> None:
-        """Take the settings."""
+        """Take the settings, build the backends."""
         if not 0 <= alpha <= 1:
             raise ValueError(f"expected alpha in [0, 1], got {alpha}")
+        if dataset_meta is None and classes is not None:
+            dataset_meta = {"classes": list(classes), "palette": palette}
+        self.name = name
+        self.vis_backends = build_backends(vis_backends, save_dir)
         self.dataset_meta = dataset_meta
         self.alpha = alpha
         self.save_dir = save_dir
@@ -70,15 +84,32 @@ class SegLocalVisualizer:
             if wanted and data_sample is not None and field in data_sample:
                 parts.append(self.overlay(image, _labels(getattr(data_sample, field).data)))
         picture = np.concatenate(parts or [image], axis=1)
-        if out_file is None and self.save_dir is not None:
+        if out_file is None and self.vis_backends:
+            self.add_image(name, picture, step)
+        elif out_file is None and self.save_dir is not None:
             out_file = Path(self.save_dir) / f"{name}_{step}.png"
         if out_file is not None:
             Path(out_file).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(out_file)
         return picture
 
-    def draw_grid(self, rows: Sequence[tuple[Tensor, SegDataSample]], path: Path) -> None:
-        """Write one picture with a row per sample: image, truth, prediction, errors.
+    def add_image(self, name: str, image: np.ndarray, step: int = 0) -> None:
+        """Hand a picture (H, W, 3) uint8 RGB to the backends."""
+        for backend in self.vis_backends:
+            backend.add_image(name, image, step)
+
+    def add_scalars(self, scalars: Mapping[str, Any], step: int = 0) -> None:
+        """Hand numbers to the backends."""
+        for backend in self.vis_backends:
+            backend.add_scalars(scalars, step)
+
+    def close(self) -> None:
+        """Close the backends."""
+        for backend in self.vis_backends:
+            backend.close()
+
+    def draw_grid(self, rows: Sequence[tuple[Tensor, SegDataSample]], path: Path) -> np.ndarray:
+        """Write one picture with a row per sample: image, truth, prediction, errors; and return it.
 
         Args:
             rows: pairs of a raw image (C, H, W) uint8 BGR, as it came from the loader, and its predicted sample.
@@ -98,7 +129,9 @@ class SegLocalVisualizer:
         for i, caption in enumerate(("image", "truth", "prediction", "errors red")):
             draw.text((2 + i * cell, 2), caption, fill="black")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._with_legend(canvas).save(path)
+        picture = self._with_legend(canvas)
+        picture.save(path)
+        return np.asarray(picture)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Colours over an (H, W, 3) image; ignored pixels keep the image."""

@@ -80,3 +80,20 @@ def test_backend_writes_named_steps(tmp_path):
     backend = LocalVisBackend(tmp_path)
     backend.add_image("a", np.zeros((2, 2, 3), np.uint8), step=7)
     assert len(list(tmp_path.rglob("a_7.png"))) == 1
+
+
+def test_backends_get_pictures_and_numbers(tmp_path):
+    visualizer = SegLocalVisualizer(
+        name="visualizer", vis_backends=[{"type": "LocalVisBackend"}], save_dir=tmp_path, alpha=1.0,
+        classes=META["classes"], palette=META["palette"],
+    )  # fmt: skip
+    drawn = visualizer.add_datasample(
+        "a", np.zeros((1, 2, 3), np.uint8), sample(pred=[[0, 1]]), step=3
+    )
+    assert drawn.tolist() == [[list(colour) for colour in META["palette"]]]
+    written = np.asarray(Image.open(tmp_path / "vis_data/vis_image/a_3.png"))
+    assert np.array_equal(written, drawn)
+    assert not (tmp_path / "a_3.png").exists()
+    visualizer.add_scalars({"loss": torch.tensor(0.5)}, step=7)
+    assert (tmp_path / "vis_data/scalars.json").read_text() == '{"loss": 0.5, "step": 7}\n'
+    visualizer.close()
