@@ -81,3 +81,18 @@ def labelled(size, count=2, num_classes=5, **metainfo):
         meta = {"ori_shape": size, "img_shape": size, "img_path": f"image_{i}.png", **metainfo}
         samples.append(SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)))
     return samples
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses the operators for whose result the host would wait on a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for index in (args[1] if isinstance(args[1], (list, tuple)) else [])
+        )
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "item")
+        assert name not in waits, f"{name} waits for the device"
+        assert not by_mask, f"{name} by a mask waits for the device"
+        return func(*args, **(kwargs or {}))

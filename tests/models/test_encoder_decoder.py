@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from segmentor_parts import LargestTensor, TinyBackbone, TinyHead, labelled
+from segmentor_parts import LargestTensor, NoWaiting, TinyBackbone, TinyHead, labelled
 from torch import nn
 
 from segfast.errors import ConfigError
@@ -343,3 +343,25 @@ def test_timm_backbone():
     model.parse_losses(losses)[0].backward()
     assert model.backbone.conv1[0].weight.grad.abs().sum() > 0
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 5, 16, 16)
+
+
+OHEM = [
+    {"type": "OHEMPixelSampler", "min_kept": 20},
+    {"type": "OHEMPixelSampler", "thresh": 0.7, "min_kept": 20},
+]
+
+
+@pytest.mark.parametrize("keep_logits", [True, False])
+@pytest.mark.parametrize("test_cfg", [{}, {**SLIDE, "gaussian": True}], ids=["whole", "slide"])
+@pytest.mark.parametrize("head", [HEAD, SIGMOID, *({**HEAD, "sampler": ohem} for ohem in OHEM)])
+def test_nothing_waits_for_the_device(head, test_cfg, keep_logits):
+    model = make(
+        decode_head=head, test_cfg={**test_cfg, "keep_logits": keep_logits}, auxiliary_head=HEAD
+    )
+    inputs, samples = torch.randn(2, 3, 24, 32), labelled((24, 32), num_classes=model.num_classes)
+    with NoWaiting():
+        losses = model.loss(inputs, samples)
+        model.parse_losses(losses)[0].backward()
+        model.eval()
+        with torch.no_grad():
+            model.predict(inputs, samples)
