@@ -150,6 +150,10 @@ def test_other_losses_get_what_they_take():
     found = head.loss_by_feat(torch.randn(2, 5, 8, 8), labelled((16, 12)))
     assert list(found) == ["loss_weighed", "loss_bareloss", "acc_seg"]
     assert loss.seen == ((2, 5, 16, 12), torch.int64, None, 7)
+    logits = torch.randn(2, 5, 8, 8)
+    head = PlainHead(3, 16, num_classes=5, loss_decode=loss, align_corners=True)
+    full = F.interpolate(logits, (16, 12), mode="bilinear", align_corners=True)
+    assert head.loss_by_feat(logits, labelled((16, 12)))["loss_weighed"] == full.mean()
     sampler = {"type": "OHEMPixelSampler", "thresh": 0.7, "min_kept": 2}
     head = PlainHead(3, 16, num_classes=5, loss_decode=loss, sampler=sampler)
     head.loss_by_feat(torch.randn(2, 5, 8, 8), labelled((16, 12)))

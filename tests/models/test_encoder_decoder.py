@@ -6,7 +6,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from segmentor_parts import LargestTensor, NoWaiting, TinyBackbone, TinyHead, labelled
+from segmentor_parts import (
+    LargestTensor,
+    NoWaiting,
+    TinyBackbone,
+    TinyCascadeHead,
+    TinyHead,
+    labelled,
+)
 from torch import nn
 
 from segfast.errors import ConfigError
@@ -268,6 +275,23 @@ def test_a_head_of_a_cascade_may_have_its_own_loss():
     torch.testing.assert_close(
         losses["decode_0.loss_own"], 2 * model.extract_feat(inputs)[-1].mean()
     )
+
+
+class LastOwnLoss(TinyCascadeHead):
+    calls = 0
+
+    def forward(self, inputs, prev_output):
+        self.calls += 1
+        return super().forward(inputs, prev_output)
+
+    def loss(self, inputs, prev_output, batch_data_samples, train_cfg):
+        return {"loss_last": self.forward(inputs, prev_output).mean()}
+
+
+def test_the_last_head_of_a_cascade_runs_once_whatever_its_loss():
+    model = make(**{**CASCADE, "decode_head": [HEAD, {"type": LastOwnLoss}]})
+    assert "decode_1.loss_last" in model.loss(torch.randn(2, 3, 24, 32), labelled((24, 32)))
+    assert model.decode_head[1].calls == 1
 
 
 class Feeding(nn.Module):

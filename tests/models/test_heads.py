@@ -138,6 +138,22 @@ def test_context_heads_see_the_whole_image():
         ASPPHead(3, in_channels=4, channels=4, num_classes=3)
 
 
+def test_separable_branches():
+    options = {
+        "in_channels": 8,
+        "channels": 4,
+        "num_classes": 3,
+        "c1_in_channels": 0,
+        "c1_channels": 0,
+    }
+    head = DepthwiseSeparableASPPHead(dilations=(1, 6), **options)
+    assert [type(branch) for branch in head.aspp_modules] == [
+        ConvModule,
+        DepthwiseSeparableConvModule,
+    ]
+    assert head.aspp_modules[1].depthwise_conv.conv.dilation == (6, 6)
+
+
 def test_separable_heads_choose_the_activation_in_between():
     options = {"in_channels": 8, "channels": 4, "num_classes": 3}
     between = [

@@ -9,6 +9,7 @@ from torch import nn
 from segfast.errors import UserError
 from segfast.models import BaseTTAModel, SegTTAModel
 from segfast.registry import MODELS
+from segfast.structures import PixelData, SegDataSample
 
 SEGMENTOR = {
     "type": "EncoderDecoder",
@@ -90,6 +91,24 @@ def test_one_channel_is_a_probability_already():
         ]
     want = torch.stack(singles).mean(0) > 0.4
     assert torch.equal(result.pred_sem_seg.data, want.long())
+
+
+def merged(model, *logits):
+    data = [PixelData(data=torch.tensor(values).view(-1, 1, 1)) for values in logits]
+    samples = [SegDataSample(seg_logits=pixels) for pixels in data]
+    (result,) = model.merge_preds([samples])
+    assert result is samples[-1]
+    assert "img_path" not in result
+    return result.pred_sem_seg.data.tolist()
+
+
+def test_golden():
+    # The mean logits are (3.3, 2), but two of three versions give class 1 a probability of 0.95.
+    assert merged(SegTTAModel(SEGMENTOR), [10.0, 0.0], [0.0, 3.0], [0.0, 3.0]) == [[[1]]]
+    head = {"type": "TinyHead", "num_classes": 2, "out_channels": 1, "threshold": 0.4}
+    model = SegTTAModel({**SEGMENTOR, "decode_head": head})
+    assert merged(model, [0.5], [0.2]) == [[[0]]]
+    assert merged(model, [0.5], [0.4]) == [[[1]]]
 
 
 def test_samples_without_logits_are_explained():
