@@ -22,6 +22,7 @@ from segfast.models.decode_heads import (
     UPerHead,
 )
 from segfast.models.dice_loss import DiceLoss
+from segfast.models.distributed import MMDistributedDataParallel
 from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.encoder_decoder import EncoderDecoder
 from segfast.models.focal_loss import FocalLoss
@@ -69,6 +70,7 @@ __all__ = [
     "ImgDataPreprocessor",
     "L1Loss",
     "LovaszLoss",
+    "MMDistributedDataParallel",
     "MSELoss",
     "OHEMPixelSampler",
     "PSPHead",

@@ -119,12 +119,8 @@ class BaseModel(nn.Module, ABC):
         return total, OrderedDict([("loss", total), *means])  # type: ignore[return-value]
 
     def _run_forward(self, data: Any, mode: str) -> Any:
-        """Unpack preprocessed data into `forward`, as keywords or as positions."""
-        if isinstance(data, Mapping):
-            return self(**data, mode=mode)
-        if isinstance(data, (list, tuple)):
-            return self(*data, mode=mode)
-        raise TypeError(f"expected preprocessed data as dict, list or tuple, got {type(data)}")
+        """Unpack preprocessed data into `forward`."""
+        return run_forward(self, data, mode)
 
     def to(self, *args: Any, **kwargs: Any) -> "BaseModel":
         """As `nn.Module.to`; nested preprocessors move their batches to the named device too."""
@@ -147,6 +143,19 @@ class BaseModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, BaseDataPreprocessor):
                 module._device = device
+
+
+def run_forward(model: nn.Module, data: Any, mode: str) -> Any:
+    """Call a model with preprocessed data: a dict's keywords, a list's or tuple's positions.
+
+    Raises:
+        TypeError: `data` is something else.
+    """
+    if isinstance(data, Mapping):
+        return model(**data, mode=mode)
+    if isinstance(data, (list, tuple)):
+        return model(*data, mode=mode)
+    raise TypeError(f"expected preprocessed data as dict, list or tuple, got {type(data)}")
 
 
 def _mean(value: Tensor) -> Tensor:

@@ -260,11 +260,17 @@ class BaseDataElement:
         return {k: v.to_dict() if isinstance(v, nested) else v for k, v in self.all_items()}
 
     def __repr__(self) -> str:
-        """Two blocks, META INFORMATION and DATA FIELDS; nested elements are indented."""
-        meta = "".join(f"\n{k}: {_indent(repr(v))}" for k, v in self.metainfo_items())
-        data = "".join(f"\n{k}: {_indent(repr(v))}" for k, v in self.items())
+        """Two blocks, META INFORMATION and DATA FIELDS; nested elements and dicts are indented."""
+        meta, data = _describe(dict(self.metainfo_items())), _describe(dict(self.items()))
         body = f"\n\n    META INFORMATION{_indent(meta)}\n\n    DATA FIELDS{_indent(data)}"
         return f"<{type(self).__name__}({body}\n) at {hex(id(self))}>"
+
+
+def _describe(value: Any) -> str:
+    """A dict as one line a key, anything else as it represents itself."""
+    if not isinstance(value, dict):
+        return repr(value)
+    return "".join(f"\n{name}: {_indent(_describe(part))}" for name, part in value.items())
 
 
 def _indent(text: str) -> str:

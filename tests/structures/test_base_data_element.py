@@ -161,3 +161,19 @@ def test_repr_layout():
         f"        ) at {hex(id(inner))}>\n"
         f") at {hex(id(outer))}>"
     )
+
+
+def test_repr_of_dicts():
+    element = BaseDataElement(kwargs={"a": 1, "b": {"c": "text"}})
+    assert repr(element) == (
+        "<BaseDataElement(\n"
+        "\n"
+        "    META INFORMATION\n"
+        "\n"
+        "    DATA FIELDS\n"
+        "    kwargs: \n"
+        "        a: 1\n"
+        "        b: \n"
+        "            c: 'text'\n"
+        f") at {hex(id(element))}>"
+    )
