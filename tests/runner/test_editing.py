@@ -55,7 +55,7 @@ def restoration(work_dir, **changes):
         "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 0.05}},
         "visualizer": {
             "type": "ConcatImageVisualizer", "vis_backends": [{"type": "LocalVisBackend"}], "fn_key": "gt_path",
-            "img_keys": ["input", "pred_img", "gt_img"], "bgr2rgb": True, "save_dir": str(work_dir),
+            "img_keys": ["input", "pred_img", "gt_img"], "bgr2rgb": True,
         },
         "custom_hooks": [{"type": "BasicVisualizationHook", "interval": 2}],
         "default_hooks": {"checkpoint": {"interval": 1000, "rule": "greater"}, "visualization": None},
