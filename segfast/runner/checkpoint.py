@@ -7,6 +7,7 @@ Every file opens with `torch.load(weights_only=True)`; nothing in it can execute
 
 import contextlib
 import os
+import pickle
 import random
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from segfast.errors import CheckpointError
+from segfast.runner.inert import inert_globals, without_inert
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
@@ -43,7 +45,7 @@ def write_atomically(path: Path, write: Any) -> None:
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint safely.
+    """Read a checkpoint safely; of MMEngine's files the pickled objects are left out.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than plain data.
@@ -52,7 +54,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = _load(path, device)
     except (
         Exception
     ) as error:  # torch raises pickle, zip, runtime and other errors for a damaged file
@@ -65,6 +67,15 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
             f"{path} holds a {type(state).__name__}, expected a dict with 'state_dict'"
         )
     return state
+
+
+def _load(path: Path, device: str | torch.device) -> Any:
+    """What the file holds; a second try leaves out what is no plain data but known to be harmless."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        with inert_globals():
+            return without_inert(torch.load(path, map_location=device, weights_only=True))
 
 
 def load_weights(

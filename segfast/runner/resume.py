@@ -80,6 +80,10 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
         raise CheckpointError(
             f"{source} holds weights only, it cannot be resumed (hint: load_from without resume)"
         )
+    if "random" not in checkpoint:
+        raise CheckpointError(
+            f"{source} is no checkpoint of segfast, its run cannot be resumed (hint: load_from without resume)"
+        )
     runner.train_loop.iter = checkpoint["meta"]["iter"]
     runner.train_loop.epoch = checkpoint["meta"]["epoch"]
     runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
