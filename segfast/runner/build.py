@@ -99,9 +99,19 @@ def _schedulers(runner: Any, configs: Any, optimizer: Any, path: str) -> list:
     for i, cfg in enumerate(configs):
         here = f"{path}.{i}"
         if isinstance(cfg, Mapping):
+            _warn_of_epochs(cfg, runner, here)
             cfg = _iter_based(_with_end(dict(cfg), runner), len(runner.train_loop.dataloader), here)
         built.append(PARAM_SCHEDULERS.build(cfg, path=here, optimizer=optimizer))
     return built
+
+
+def _warn_of_epochs(cfg: Mapping, runner: Any, path: str) -> None:
+    """A scheduler that counts epochs does nothing where training is one endless epoch."""
+    counts_epochs = cfg.get("by_epoch", True) and not cfg.get("convert_to_iter_based")
+    if counts_epochs and not runner.train_loop.by_epoch and "Plateau" not in str(cfg.get("type")):
+        runner.log.warning(
+            f"{path} counts epochs, but training counts iterations: it stays at its first value (hint: by_epoch=False)"
+        )
 
 
 def _with_end(cfg: dict, runner: Any) -> dict:
@@ -186,4 +196,8 @@ def build_hook(cfg: Any, path: str) -> Hook:
         raise ConfigError(path, f"{type(hook).__name__} is no Hook: it has no {missing[0]}")
     if priority is not None:
         hook.priority = priority
+    try:
+        priority_number(hook.priority)
+    except ValueError as error:
+        raise ConfigError(f"{path}.priority", str(error)) from None
     return hook

@@ -179,5 +179,13 @@ def acts_at(hook: Hook, stage: str) -> bool:
 
 
 def priority_number(priority: str | int) -> int:
-    """A priority's name or number as a number."""
-    return PRIORITIES[priority] if isinstance(priority, str) else int(priority)
+    """A priority's name or number as a number.
+
+    Raises:
+        ValueError: no such name, or a number outside 0 to 100.
+    """
+    number = PRIORITIES.get(priority.upper()) if isinstance(priority, str) else priority
+    if number is None or not 0 <= number <= 100:
+        names = ", ".join(PRIORITIES)
+        raise ValueError(f"expected a priority from 0 to 100 or one of {names}, got {priority!r}")
+    return int(number)

@@ -240,3 +240,11 @@ def test_a_resume_with_other_schedulers_is_refused(tmp_path):
     run(tmp_path, param_scheduler=[{"type": "PolyLR", "by_epoch": False}])
     with pytest.raises(CheckpointError, match=r"written with 1 param_schedulers, the config has 0"):
         run(tmp_path, param_scheduler=[], resume=True)
+
+
+def test_what_was_trained_is_not_replaced_by_what_it_started_from(tmp_path):
+    run(tmp_path / "a", train_cfg={"max_iters": 2})
+    runner = run(tmp_path / "b", load_from=str(tmp_path / "a/iter_2.pth"))
+    trained = weights(runner)
+    assert runner.val() == runner.metrics
+    assert torch.equal(weights(runner), trained)

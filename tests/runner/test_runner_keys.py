@@ -178,3 +178,32 @@ def test_losses_wait_for_the_device_once_per_line(tmp_path):
     changes = {"default_hooks": {"logger": {"interval": 5}, "visualization": None}}
     Runner.from_cfg(toy_config(tmp_path, model={"type": CountedModel}, **changes)).train()
     assert Counted.transfers == ["tolist"] * 4  # 20 iterations, 2 losses each
+
+
+def test_schedulers_of_a_config(tmp_path):
+    """Epochs become iterations on request; one that never steps is warned of."""
+    loop = {"max_epochs": 4, "val_interval": 9}
+    steps = [
+        {"type": "MultiStepLR", "milestones": [1, 2], "gamma": 0.5, "convert_to_iter_based": True}
+    ]
+    runner = Runner.from_cfg(toy_config(tmp_path / "a", train_cfg=loop, param_scheduler=steps))
+    runner.train()
+    (scheduler,) = runner.param_schedulers
+    assert (scheduler.milestones, scheduler.end, scheduler.by_epoch) == ([6, 12], 24, False)
+    assert "counts epochs" not in (tmp_path / "a/log.txt").read_text()
+    Runner.from_cfg(toy_config(tmp_path / "b", param_scheduler={"type": "PolyLR"})).train()
+    assert "warning: param_scheduler.0 counts epochs, but" in (tmp_path / "b/log.txt").read_text()
+    steps[0]["by_epoch"] = False
+    with pytest.raises(
+        ConfigError, match=r"^param_scheduler.0.convert_to_iter_based: by_epoch=False"
+    ):
+        Runner.from_cfg(toy_config(tmp_path / "c", train_cfg=loop, param_scheduler=steps)).train()
+
+
+@pytest.mark.parametrize("priority", ["VERY", 101, -1])
+def test_priorities(tmp_path, priority):
+    hook = {"type": Told, "priority": priority}
+    with pytest.raises(
+        ConfigError, match=r"^custom_hooks.0.priority: expected a priority from 0 to 100"
+    ):
+        Runner.from_cfg(toy_config(tmp_path, custom_hooks=[hook]))
