@@ -295,3 +295,17 @@ def test_built_in_network_takes_any_size(size):
     logits = net(torch.randn(2, 3, *size))
     assert logits.shape == (2, 11, -(-size[0] // 4), -(-size[1] // 4))
     assert sum(p.numel() for p in net.parameters()) < 1_000_000
+
+
+def test_windows_slide_over_any_network():
+    cfg = {"mode": "slide", "crop_size": (8, 8), "stride": 8}
+    net = Toy()  # one 1 x 1 convolution: the window does not matter
+    slides, whole = Segmentor(net, test_cfg=cfg), Segmentor(net)
+    batch = make_batch((20, 13))
+    with torch.no_grad():
+        (a,), (b,) = slides.test_step(batch), whole.test_step(batch)
+        (c,) = slides.val_step(batch)
+    torch.testing.assert_close(a.seg_logits.data, b.seg_logits.data)
+    assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data)
+    assert torch.equal(c.pred_sem_seg.data, b.pred_sem_seg.data)
+    assert "seg_logits" not in c

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from segfast.structures import PixelData, SegDataSample
 pytest.importorskip("mmseg.models", exc_type=ImportError)
 
 import mmseg.models as upstream
-from mmengine import ConfigDict
+from mmengine import Config, ConfigDict
 from mmengine.structures import PixelData as UpstreamPixelData
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.registry import MODELS as UPSTREAM_MODELS
@@ -317,3 +318,31 @@ def test_merged_predictions(seed):
     assert torch.equal(got.pred_sem_seg.data, want.pred_sem_seg.data)
     assert got.img_path == want.img_path == "0"
     assert torch.equal(got.gt_sem_seg.data, want.gt_sem_seg.data)
+
+
+MODEL_FILES = [
+    "fcn_r50-d8",
+    "pspnet_r50-d8",
+    "deeplabv3_r50-d8",
+    "deeplabv3plus_r50-d8",
+    "upernet_r50",
+]
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_upstreams_model_files_build_with_the_same_parameters(name):
+    path = (
+        Path(upstream.__file__).parents[1] / ".mim" / "configs" / "_base_" / "models" / f"{name}.py"
+    )
+    if not path.is_file():
+        pytest.skip("this mmseg carries no config files")
+    cfg = Config.fromfile(path).model
+    cfg.pretrained = None
+    cfg.data_preprocessor = None  # theirs asks for a size
+    ours = MODELS.build(cfg.to_dict(), "model")
+    cfg.data_preprocessor = {"type": "BaseDataPreprocessor"}
+    theirs = UPSTREAM_MODELS.build(cfg)
+    shapes = [
+        {key: value.shape for key, value in net.state_dict().items()} for net in (ours, theirs)
+    ]
+    assert shapes[0] == shapes[1]
