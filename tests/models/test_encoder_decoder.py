@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import pickle
 
 import pytest
 import torch
@@ -14,10 +15,9 @@ from segmentor_parts import (
     TinyHead,
     labelled,
 )
-from torch import nn
 
 from segfast.errors import ConfigError
-from segfast.models import CascadeEncoderDecoder, EncoderDecoder, FCNHead
+from segfast.models import CascadeEncoderDecoder, EncoderDecoder
 from segfast.registry import MODELS
 from segfast.runner import OptimWrapper
 
@@ -294,81 +294,6 @@ def test_the_last_head_of_a_cascade_runs_once_whatever_its_loss():
     assert model.decode_head[1].calls == 1
 
 
-class Feeding(nn.Module):
-    """A backbone that returns its maps in one of the forms that are in use."""
-
-    def __init__(self, form):
-        super().__init__()
-        self.form = form
-        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
-
-    def forward(self, x):
-        x = self.conv(x)
-        if self.form == "object":
-            return type("Output", (), {"feature_maps": (x,)})()
-        return {"one": x, "list": [x], "mapping": {"out": x}}[self.form]
-
-
-@pytest.mark.parametrize("form", ["one", "list", "mapping", "object"])
-def test_feature_maps_in_any_form(form):
-    head = FCNHead(in_channels=8, channels=4, num_classes=3, in_index=0)
-    model = EncoderDecoder(Feeding(form), head, neck=nn.Identity())
-    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 3, 4, 4)
-
-
-class Telling(TinyBackbone):
-    """Tells its channels as timm's feature extractors do."""
-
-    class feature_info:
-        channels = staticmethod(lambda: [4, 6, 8])
-
-
-@pytest.mark.parametrize(
-    ("inputs", "want"),
-    [
-        ({}, 8),
-        ({"in_index": 1}, 6),
-        ({"in_index": [0, 2], "input_transform": "multiple_select"}, [4, 8]),
-        ({"in_index": 1, "in_channels": 6}, 6),
-    ],
-)
-def test_channels_are_taken_from_a_backbone_that_tells_them(inputs, want):
-    cfg = {
-        "type": "FCNHead",
-        "channels": 8,
-        "num_classes": 3,
-        "num_convs": 1,
-        "concat_input": False,
-    }
-    if "input_transform" in inputs:
-        cfg = {"type": "SegformerHead", "channels": 8, "num_classes": 3, "in_index": [0, 2]}
-        inputs = {}
-    model = EncoderDecoder(Telling(), {**cfg, **inputs}, auxiliary_head={**cfg, **inputs})
-    assert model.decode_head.in_channels == model.auxiliary_head.in_channels == want
-    assert model(torch.randn(1, 3, 16, 16)).shape[1] == 3
-    with pytest.raises(ConfigError, match=r"decode_head\.in_channels: missing"):
-        EncoderDecoder(
-            Telling(), {**cfg, "in_index": 3 if "type" in cfg and cfg["type"] == "FCNHead" else [3]}
-        )
-
-
-def test_timm_backbone():
-    pytest.importorskip("timm")
-    backbone = {
-        "type": "timm.create_model",
-        "model_name": "resnet10t",
-        "features_only": True,
-        "out_indices": (1, 3, 4),
-    }
-    head = {"type": "SegformerHead", "channels": 16, "num_classes": 5, "in_index": [0, 1, 2]}
-    aux = {"type": "FCNHead", "channels": 8, "num_classes": 5, "in_index": 1, "num_convs": 1}
-    model = make(backbone=backbone, decode_head=head, auxiliary_head=aux)
-    losses = model.loss(torch.randn(2, 3, 64, 64), labelled((64, 64)))
-    model.parse_losses(losses)[0].backward()
-    assert model.backbone.conv1[0].weight.grad.abs().sum() > 0
-    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 5, 16, 16)
-
-
 OHEM = [
     {"type": "OHEMPixelSampler", "min_kept": 20},
     {"type": "OHEMPixelSampler", "thresh": 0.7, "min_kept": 20},
@@ -389,3 +314,19 @@ def test_nothing_waits_for_the_device(head, test_cfg, keep_logits):
         model.eval()
         with torch.no_grad():
             model.predict(inputs, samples)
+
+
+def test_models_can_be_copied_and_pickled():
+    sampler = {"type": "OHEMPixelSampler", "thresh": 0.7, "min_kept": 20}
+    head = {
+        "type": "FCNHead",
+        "in_channels": 8,
+        "channels": 4,
+        "num_classes": 5,
+        "sampler": sampler,
+    }
+    model = make(decode_head=head, auxiliary_head=HEAD, test_cfg=SLIDE)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.decode_head.sampler.context is twin.decode_head
+        assert twin.test_cfg == model.test_cfg
+        assert torch.equal(twin.decode_head.conv_seg.weight, model.decode_head.conv_seg.weight)

@@ -97,7 +97,8 @@ class BaseDecodeHead(nn.Module, ABC):
         self.out_channels = checked_outputs(out_channels, num_classes)
         self.threshold = checked_threshold(threshold, self.out_channels)
         self.dropout_ratio = dropout_ratio
-        self.conv_cfg, self.norm_cfg, self.act_cfg = conv_cfg, norm_cfg, act_cfg
+        self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg
+        self.act_cfg = None if act_cfg is None else dict(act_cfg)
         self.ignore_index = ignore_index
         self.align_corners = align_corners
         self.loss_decode = build_losses(loss_decode)
