@@ -8,12 +8,14 @@ A config reaches them with `custom_imports = dict(imports=["segfast.integrations
     IoUMetric              -> SegfastIoUMetric              exact int64 counts, no waiting before evaluate
 
 Values are MMSegmentation's, rounding apart. A fused head needs SegfastCrossEntropyLoss to have anything to fuse; other
-losses, and samplers, get resized logits as ever.
+losses, and samplers, get resized logits as ever. MixUp in `batch_augments` needs `num_classes` beside heads that are
+not fused: those do not look for a second label map.
 """
 
 # SPDX-License-Identifier: Apache-2.0
 import types
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from segfast import evaluation, models, ops
 from segfast.errors import LabelError, UserError
 from segfast.integrations import missing
+from segfast.models.mixed_labels import over_labels
 from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.models.resize import resize
 
@@ -77,25 +80,30 @@ class FusedHead:
         Raises:
             LabelError: on the CPU, a label is out of range; names the image.
         """
-        labels = stack_labels(batch_data_samples)
-        weight = None
-        if self.sampler is not None:
-            full = resize(seg_logits, labels.shape[2:], self.align_corners)
-            weight = self.sampler.sample(full, labels)
-        several = isinstance(self.loss_decode, nn.ModuleList)
+        labels = stack_labels(batch_data_samples).squeeze(1)
+        losses_of = partial(self._named_losses, seg_logits)
         try:
-            losses, acc_seg = named_losses(
-                self.loss_decode if several else [self.loss_decode],  # type: ignore[arg-type]
-                seg_logits,
-                labels.squeeze(1),
-                weight=weight,
-                ignore_index=self.ignore_index,
-                align_corners=self.align_corners,
-            )
+            losses, acc_seg = over_labels(losses_of, labels, batch_data_samples)
         except LabelError as error:
             channels, ignored = seg_logits.shape[1], self.ignore_index
             raise name_bad_label(error, channels, batch_data_samples, ignored) from None
         return {**losses, "acc_seg": acc_seg}
+
+    def _named_losses(self, logits: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses by name and the accuracy of (N, C, h, w) logits and (N, H, W) labels."""
+        weight = None
+        if self.sampler is not None:
+            full = resize(logits, label.shape[-2:], self.align_corners)
+            weight = self.sampler.sample(full, label.unsqueeze(1))
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        return named_losses(
+            self.loss_decode if several else [self.loss_decode],  # type: ignore[arg-type]
+            logits,
+            label,
+            weight=weight,
+            ignore_index=self.ignore_index,
+            align_corners=self.align_corners,
+        )
 
 
 def fused_head(head: type) -> type:

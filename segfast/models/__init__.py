@@ -8,6 +8,7 @@ from segfast.models.base_data_preprocessor import BaseDataPreprocessor
 from segfast.models.base_edit_model import BaseEditModel
 from segfast.models.base_gan import BaseGAN
 from segfast.models.base_segmentor import BaseSegmentor
+from segfast.models.batch_augments import CutMix, MixUp, Mosaic
 from segfast.models.cascade_encoder_decoder import CascadeEncoderDecoder
 from segfast.models.data_preprocessor import SegDataPreProcessor
 from segfast.models.decode_heads import (
@@ -59,6 +60,7 @@ __all__ = [
     "CascadeEncoderDecoder",
     "CharbonnierLoss",
     "CrossEntropyLoss",
+    "CutMix",
     "DataPreprocessor",
     "DepthwiseSeparableASPPHead",
     "DepthwiseSeparableFCNHead",
@@ -72,6 +74,8 @@ __all__ = [
     "LovaszLoss",
     "MMDistributedDataParallel",
     "MSELoss",
+    "MixUp",
+    "Mosaic",
     "OHEMPixelSampler",
     "PSPHead",
     "PixelLoss",

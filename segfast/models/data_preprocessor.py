@@ -11,10 +11,10 @@ from torch import Tensor
 from segfast import ops
 from segfast.errors import DataError
 from segfast.models.base_data_preprocessor import BaseDataPreprocessor, register_mean_std
+from segfast.models.mixed_labels import GROUND_TRUTH
+from segfast.ops.normalize_pad_stack import IMAGE_DTYPES
 from segfast.registry import MODELS
 from segfast.structures import SegDataSample
-
-_GROUND_TRUTH = ("gt_sem_seg", "gt_edge_map", "gt_depth_map")
 
 
 @MODELS.register_module()
@@ -33,8 +33,8 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         seg_pad_val: pads label, edge and depth maps.
         bgr_to_rgb: reverse the channels of three-channel images.
         rgb_to_bgr: the same; not both.
-        batch_augments: `f(inputs, data_samples) -> (inputs, data_samples)`, or a list of such
-            functions; called in training, on the stacked batch.
+        batch_augments: `f(inputs, data_samples) -> (inputs, data_samples)` or its config, for example
+            dict(type="CutMix"), or a list of those; called in training, on the stacked batch.
         test_cfg: dict with `size` or `size_divisor` for validation, test and prediction.
         channels_last: write the batch in torch.channels_last, which convolutions are often faster in
             (about 1.6 times on a CPU for MobileNetV2).
@@ -52,13 +52,17 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         seg_pad_val: float = 255,
         bgr_to_rgb: bool = False,
         rgb_to_bgr: bool = False,
-        batch_augments: Callable | Sequence[Callable] | None = None,
+        batch_augments: Callable | Mapping | Sequence[Callable | Mapping] | None = None,
         test_cfg: Mapping | None = None,
         channels_last: bool = False,
         non_blocking: bool = False,
         staging: bool = True,
     ) -> None:
-        """Check the settings; nothing is moved or allocated yet."""
+        """Check the settings and build `batch_augments`; nothing is moved or allocated yet.
+
+        Raises:
+            ConfigError: the config of an augmentation is wrong.
+        """
         super().__init__(non_blocking, staging)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         assert not (bgr_to_rgb and rgb_to_bgr), "set only one of `bgr_to_rgb` and `rgb_to_bgr`"
@@ -71,7 +75,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         self.pad_val = pad_val
         self.seg_pad_val = seg_pad_val
         self.channel_conversion = bgr_to_rgb or rgb_to_bgr
-        self.batch_augments = batch_augments
+        self.batch_augments = _built(batch_augments)
         self.test_cfg = test_cfg
         self._enable_normalize = mean is not None
         self._mean, self._std = register_mean_std(self, mean, std)
@@ -91,10 +95,11 @@ class SegDataPreProcessor(BaseDataPreprocessor):
             `img_padding_size` and `pad_shape`. Paddings are (left=0, right, top=0, bottom).
 
         Raises:
-            DataError: an image is larger than `size`, or a map is of another size than its image.
+            DataError: images are larger than `size` and of different sizes; an image's channels do not
+                fit `mean`; a map is of another size than its image.
         """
         data = self._staged_cast(data)
-        inputs, samples = list(data["inputs"]), data.get("data_samples")
+        inputs, samples = _of_one_dtype(data["inputs"]), data.get("data_samples")
         shapes = [image.shape[-2:] for image in inputs]
         if not training:
             cfg = self.test_cfg or {}
@@ -105,7 +110,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         assert samples is not None, "data_samples are needed in training"
         batch = self._stack(inputs, samples, self.size, self.size_divisor)
         size = batch.shape[-2:]
-        for name in _GROUND_TRUTH:
+        for name in GROUND_TRUTH:
             self._pad_maps(name, samples, shapes, size)
         _note_train_padding(samples, shapes, size)
         for augment in self._augments():
@@ -127,13 +132,13 @@ class SegDataPreProcessor(BaseDataPreprocessor):
     ) -> Tensor:
         """Images (C, H_i, W_i) -> (N, C, H, W) float32 through one kernel."""
         if size is not None:
-            for i, image in enumerate(images):
-                if image.shape[-2] > size[0] or image.shape[-1] > size[1]:
-                    raise DataError(
-                        f"{_name(samples, i)}: image is {tuple(image.shape[-2:])}, larger than "
-                        f"data_preprocessor.size {tuple(size)} (padding never crops: crop or "
-                        "resize in the pipeline, or set size_divisor instead)"
-                    )
+            size = _common_size(images, samples, size)
+        channels, means = images[0].shape[0], len(self._mean or [0])
+        if means not in (1, channels):
+            raise DataError(
+                f"{_name(samples, 0)}: image has {channels} channel(s), but data_preprocessor.mean has "
+                f"{means} values (give one per channel, or load the image with {means} channels)"
+            )
         return ops.normalize_pad_stack(
             images,
             self._mean,
@@ -165,6 +170,38 @@ class SegDataPreProcessor(BaseDataPreprocessor):
             field.data = padded
 
 
+def _built(augments: Any) -> Any:
+    """Functions as they are, configs built."""
+    if augments is None or callable(augments):
+        return augments
+    if isinstance(augments, Mapping):
+        return MODELS.build(augments, path="batch_augments")
+    return [MODELS.build(cfg, path=f"batch_augments[{i}]") for i, cfg in enumerate(augments)]
+
+
+def _of_one_dtype(images: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Images as a list, of one dtype that the operator reads: float32 where they differ."""
+    if len({image.dtype for image in images}) > 1 or images[0].dtype not in IMAGE_DTYPES:
+        return [image.float() for image in images]
+    return list(images)
+
+
+def _common_size(
+    images: list[Tensor], samples: Sequence | None, size: tuple[int, int]
+) -> tuple[int, int]:
+    """`size`, or what images that all exceed it alike have instead: padding never crops."""
+    targets = {(max(x.shape[-2], size[0]), max(x.shape[-1], size[1])) for x in images}
+    if len(targets) == 1:
+        return targets.pop()
+    shapes = [tuple(image.shape[-2:]) for image in images]
+    large = next(i for i, (h, w) in enumerate(shapes) if h > size[0] or w > size[1])
+    raise DataError(
+        f"{_name(samples, large)}: image is {shapes[large]}, larger than data_preprocessor.size "
+        f"{tuple(size)} (padding never crops: crop or resize in the pipeline, or set size_divisor "
+        "instead)"
+    )
+
+
 def pad_maps(maps: list[Tensor], size: torch.Size, pad_value: float) -> Sequence[Tensor]:
     """Pad maps (K, H_i, W_i) right and bottom to `size`; views of one batch where that works."""
     kinds = {(m.dtype, m.shape[0]) for m in maps}
@@ -182,7 +219,7 @@ def padding_of(shape: torch.Size, size: torch.Size) -> tuple[int, int, int, int]
 
 def _note_train_padding(samples: Sequence, shapes: list[torch.Size], size: torch.Size) -> None:
     for sample, shape in zip(samples, shapes, strict=True):
-        has_maps = any(name in sample for name in _GROUND_TRUTH)
+        has_maps = any(name in sample for name in GROUND_TRUTH)
         sample.set_metainfo(
             {
                 "img_shape": shape,

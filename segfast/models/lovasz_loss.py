@@ -93,6 +93,8 @@ class LovaszLoss(PixelLoss):
             LabelError: on the CPU, a label outside [0, C) that is not ignored.
         """
         reduction = self._chosen_reduction(reduction_override, avg_factor)
+        if label.is_floating_point():
+            raise UserError("LovaszLoss: soft labels have no Lovasz loss, give it class indices")
         logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
         logits = logits.unsqueeze(1) if logits.dim() == label.dim() else logits
         self._check_channels(logits.shape[1])

@@ -63,12 +63,14 @@ def named_losses(
         else:
             if full is None:
                 full = resize(logits, label.shape[-2:], align_corners, repeatable=True)
-            value = module(full, label.long(), **accepted_options(module, options))
+            target = label if label.is_floating_point() else label.long()
+            value = module(full, target, **accepted_options(module, options))
         name = getattr(module, "loss_name", f"loss_{type(module).__name__.lower()}")
         results[name] = results[name] + value if name in results else value
     if acc_seg is None:
         assert results, "there is no loss"
-        if full is not None:  # a foreign loss may read labels in its own way: nothing is checked
+        # A foreign loss may read labels in its own way: nothing is checked.
+        if full is not None and not label.is_floating_point():
             acc_seg = accuracy(full.detach(), label, ignore_index=ignore_index)
         else:
             acc_seg = accuracy_of(*class_counts(logits, label, ignore_index, align_corners))

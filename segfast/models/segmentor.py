@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from segfast.errors import LabelError, UserError
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.encoder_weights import load_encoder_weights
 from segfast.models.inference_cfg import checked_test_cfg
+from segfast.models.mixed_labels import over_labels
 from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.registry import MODELS
 from segfast.structures import SegDataSample
@@ -105,7 +107,8 @@ class Segmentor(BaseSegmentor):
 
         Args:
             inputs: (N, C, H, W).
-            data_samples: each with `gt_sem_seg`, data (1, H, W) integer.
+            data_samples: each with `gt_sem_seg`, data (1, H, W) integer; or (K, H, W) float, soft
+                labels; and perhaps a second label map, see `mixed_labels`.
 
         Returns:
             The losses by name ("loss_ce"), "acc_seg" (1,) percent, and, with an auxiliary output,
@@ -120,14 +123,14 @@ class Segmentor(BaseSegmentor):
         self._check_classes(logits)
         labels = stack_labels(data_samples).squeeze(1)
         try:
-            losses, acc_seg = self._losses(logits, labels)
+            losses, acc_seg = over_labels(partial(self._losses, logits), labels, data_samples)
         except LabelError as error:
             channels = logits.shape[1]
             raise name_bad_label(error, channels, data_samples, self.ignore_index) from None
         losses["acc_seg"] = acc_seg
         aux = outputs.get("aux") if isinstance(outputs, Mapping) else None
         if isinstance(aux, Tensor):
-            aux_losses, _ = self._losses(aux, labels)
+            aux_losses, _ = over_labels(partial(self._losses, aux), labels, data_samples)
             losses.update({f"aux.{key}": _AUX_WEIGHT * v for key, v in aux_losses.items()})
         return losses
 

@@ -206,11 +206,29 @@ def test_batch_augments_run_in_order_and_in_training_only():
     assert torch.equal(single["inputs"], plain + 1)
 
 
+def test_images_that_exceed_size_alike_keep_their_size():
+    batch = make_batch((8, 6), (8, 9))
+    out = SegDataPreProcessor(MEAN, STD, size=(4, 9))(batch, training=True)
+    assert torch.equal(out["inputs"], eager(batch["inputs"], 8, 9))
+
+
+def test_images_of_several_dtypes_and_boolean_ones():
+    images = [make_image(4, 5), make_image(4, 5, dtype=torch.int64), make_image(4, 5).double()]
+    out = SegDataPreProcessor(MEAN, STD)({"inputs": images})["inputs"]
+    assert torch.equal(out, eager(images, 4, 5))
+    mask = [torch.rand(2, 4, 5) < 0.5]
+    assert torch.equal(SegDataPreProcessor()({"inputs": mask})["inputs"][0], mask[0].float())
+
+
 def test_rejections_name_the_file():
     batch = make_batch((8, 8))
     batch["data_samples"][0].set_metainfo({"img_path": "a/b.png"})
+    smaller = make_batch((4, 8), (8, 8))
+    smaller["data_samples"][1].set_metainfo({"img_path": "a/b.png"})
     with pytest.raises(DataError, match=r"a/b\.png: image is \(8, 8\), larger than .*\(4, 9\)"):
-        SegDataPreProcessor(size=(4, 9))(batch, training=True)
+        SegDataPreProcessor(size=(4, 9))(smaller, training=True)
+    with pytest.raises(DataError, match=r"a/b\.png: image has 3 channel\(s\), but .*mean has 4"):
+        SegDataPreProcessor([0] * 4, [1] * 4)(batch, training=True)
     batch["inputs"][0] = make_image(8, 7)
     with pytest.raises(DataError, match=r"a/b\.png: gt_sem_seg is \(8, 8\) but its image"):
         SegDataPreProcessor()(batch, training=True)

@@ -4,6 +4,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ from segfast.models.decode_heads.arguments import (
     checked_outputs,
     checked_threshold,
 )
+from segfast.models.mixed_labels import over_labels
 from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.models.ohem_sampler import OHEMPixelSampler
 from segfast.models.resize import resize
@@ -152,7 +154,8 @@ class BaseDecodeHead(nn.Module, ABC):
 
         Args:
             seg_logits: (N, C, h, w).
-            batch_data_samples: each with `gt_sem_seg`, data (1, H, W) integer.
+            batch_data_samples: each with `gt_sem_seg`, data (1, H, W) integer; or (C, H, W) float,
+                soft labels; and perhaps a second label map, see `mixed_labels`.
 
         Returns:
             The losses by their `loss_name` (equal names add up), and `acc_seg`, (1,) float32:
@@ -163,21 +166,26 @@ class BaseDecodeHead(nn.Module, ABC):
             LabelError: on the CPU, labels out of range; names the image.
         """
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        several = isinstance(self.loss_decode, nn.ModuleList)
-        modules: Any = self.loss_decode if several else [self.loss_decode]
+        losses_of = partial(self._named_losses, seg_logits)
         try:
-            losses, losses["acc_seg"] = named_losses(
-                modules,
-                seg_logits,
-                label,
-                weight=self._pixel_weight(seg_logits, label),
-                ignore_index=self.ignore_index,
-                align_corners=self.align_corners,
-            )
+            losses, losses["acc_seg"] = over_labels(losses_of, label, batch_data_samples)
         except LabelError as error:
             channels = seg_logits.shape[1]
             raise name_bad_label(error, channels, batch_data_samples, self.ignore_index) from None
         return losses
+
+    def _named_losses(self, logits: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses by name and the accuracy of (N, C, h, w) logits and (N, H, W) labels."""
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        modules: Any = self.loss_decode if several else [self.loss_decode]
+        return named_losses(
+            modules,
+            logits,
+            label,
+            weight=self._pixel_weight(logits, label),
+            ignore_index=self.ignore_index,
+            align_corners=self.align_corners,
+        )
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: Sequence[Mapping]) -> Tensor:
         """Resize logits to the input images' size.
