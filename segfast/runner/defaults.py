@@ -15,6 +15,7 @@ IMAGENET = {
     "std": [58.395, 57.12, 57.375],
     "bgr_to_rgb": True,
 }
+SEGMENTORS = ("Segmentor", "EncoderDecoder", "CascadeEncoderDecoder")
 TRAIN_CFG = {"type": "IterBasedTrainLoop", "max_iters": 20000, "val_interval": 2000}
 OPTIM_WRAPPER = {
     "type": "OptimWrapper",
@@ -49,7 +50,7 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
             cfg.pop(f"{mode}_evaluator", None)
     preprocessor = cfg.pop("data_preprocessor", None)
     if isinstance(cfg.get("model"), Mapping):
-        if preprocessor is None and cfg["model"].get("type") == "Segmentor":
+        if preprocessor is None and cfg["model"].get("type") in SEGMENTORS:
             preprocessor = copy.deepcopy(IMAGENET)
         if preprocessor is not None:
             cfg["model"] = {"data_preprocessor": preprocessor, **cfg["model"]}

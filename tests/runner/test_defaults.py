@@ -74,3 +74,10 @@ def test_the_callers_config_is_left_alone():
     source = {"train_dataloader": {"dataset": {}}, "model": {"type": "Segmentor"}}
     with_defaults(source)
     assert source == {"train_dataloader": {"dataset": {}}, "model": {"type": "Segmentor"}}
+
+
+@pytest.mark.parametrize("kind", ["Segmentor", "EncoderDecoder", "CascadeEncoderDecoder"])
+def test_a_segmentor_without_preprocessor_gets_imagenets(kind):
+    model = with_defaults({**DATA, "model": {"type": kind}})["model"]
+    assert model["data_preprocessor"]["type"] == "SegDataPreProcessor"
+    assert "data_preprocessor" not in with_defaults({**DATA, "model": {"type": "Home"}})["model"]
