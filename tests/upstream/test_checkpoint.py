@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("mmengine")
 from mmengine.model import BaseModel as TheirModel
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner as TheirRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
@@ -30,7 +31,10 @@ class TheirToy(TheirModel):
         return {"loss": self.layer(torch.stack(list(inputs))).square().mean()}
 
 
-def test_weights_of_theirs_load_and_runs_of_theirs_do_not_resume(tmp_path):
+def test_weights_of_theirs_load_and_runs_of_theirs_do_not_resume(tmp_path, monkeypatch):
+    # Their Runner makes its scope everybody's.
+    scopes = DefaultScope._instance_dict.copy()
+    monkeypatch.setattr(DefaultScope, "_instance_dict", scopes)
     data = [{"inputs": torch.ones(2), "data_samples": torch.ones(())} for _ in range(4)]
     loader = {
         "dataset": data,
