@@ -44,6 +44,7 @@ class TensorboardVisBackend:
         """Add numbers by name; 0-d tensors and arrays are read."""
         for name, value in plain_numbers(scalars).items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()  # a run that ends badly keeps its numbers
 
     def close(self) -> None:
         """Close the event file."""

@@ -15,9 +15,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from staging_batches import MEAN, STD, assert_same, image, make_batch, sample, tensors_of
 
-from segfast.models import BaseDataPreprocessor, ImgDataPreprocessor, SegDataPreProcessor
+from segfast.models import (
+    BaseDataPreprocessor,
+    DataPreprocessor,
+    ImgDataPreprocessor,
+    SegDataPreProcessor,
+)
 from segfast.models.staging import StagingRing, packable_tensors
-from segfast.structures import BaseDataElement
+from segfast.structures import BaseDataElement, DataSample
 
 CPU = torch.device("cpu")
 
@@ -173,6 +178,19 @@ def test_image_and_plain_batches_are_the_same_as_unstaged():
     assert out["c"] == "text"
     assert isinstance(out["a"], tuple)
     assert out["a"][1][0].metainfo == {"img_path": "a.png"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_editing_batches_are_the_same_as_unstaged(training):
+    sizes = [(5, 6), (7, 4)]
+    inputs = [{"img": image(*size), "noise": torch.rand(3)} for size in sizes]
+    truth = [DataSample(gt_img=image(8, 8), metainfo={"gt_channel_order": "RGB"}) for _ in sizes]
+    for i, one in enumerate(truth):
+        one.set_gt_label(i)
+    data = {"inputs": inputs, "data_samples": truth}
+    options = {"mean": MEAN, "std": STD, "output_channel_order": "RGB", "pad_value": 7}
+    want = DataPreprocessor(**options)(data, training)
+    assert_same(staged(DataPreprocessor(**options))(data, training), want)
 
 
 def test_staging_shares_no_memory_with_the_batch_or_within_it():

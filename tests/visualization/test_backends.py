@@ -54,6 +54,7 @@ def test_tensorboard_calls(tmp_path, monkeypatch):
         str(tmp_path),
         ("add_image", ("a", PICTURE, 7), {"dataformats": "HWC"}),
         ("add_scalar", ("loss", 0.5, 3), {}),
+        ("flush", (), {}),
         ("close", (), {}),
     ]
 
