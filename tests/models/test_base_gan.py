@@ -123,6 +123,7 @@ def test_whose_turn_it_is(steps, counts, turns):
         done.append(len(model.discriminator.seen) - before - 2)
         assert ("loss_disc_fake_g" in logs) == bool(done[-1])
         assert torch.equal(weight, model.generator.layer.weight) != bool(done[-1])
+        assert model.generator.layer.weight.grad is None  # a turn ends with an update
     assert done == turns
 
 
