@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from segmentor_parts import NoWaiting
 from torch import nn
 
 from segfast.errors import ConfigError, UserError
@@ -153,6 +154,15 @@ def test_random_numbers_follow_torchs_seed_and_differ_by_rank(monkeypatch):
     assert not set(draw()) & set(first)
 
 
+@pytest.mark.parametrize("augment", [MixUp(), MixUp(num_classes=4), CutMix(), Mosaic()])
+def test_nothing_waits_for_the_device(augment):
+    images, samples = make_batch()
+    rng = np.random.default_rng(0)
+    with NoWaiting():
+        augment.mix(images, samples, rng)
+        Segmentor(nn.Conv2d(3, 4, 1)).loss(images, samples)
+
+
 def test_probability():
     changed = 0
     for _ in range(200):
@@ -257,7 +267,6 @@ def test_two_hard_losses_are_the_loss_of_the_soft_labels():
 def test_decode_heads_weigh_them_alike():
     images, samples = blended_batch()
     head = FCNHead(in_channels=3, channels=4, num_convs=1, num_classes=4, loss_decode=LOSSES)
-    head.conv_seg = nn.Identity()
     model = Segmentor(nn.Conv2d(3, 4, 2, 2), LOSSES)
     logits = model.net(images)
     theirs, ours = head.loss_by_feat(logits, samples), model.loss(images, samples)

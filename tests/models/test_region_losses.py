@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from segmentor_parts import LargestTensor, NoWaiting
 
 from segfast.errors import LabelError, UserError
 from segfast.models import DiceLoss, FocalLoss, LovaszLoss, Segmentor, TverskyLoss, image_chunks
@@ -271,6 +272,40 @@ def test_chunks_of_images_change_nothing(monkeypatch):
             results.append((loss, *torch.autograd.grad(loss, logits)))
         for result in results[1:]:
             torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "module", [DiceLoss(), TverskyLoss(), FocalLoss()], ids=lambda m: type(m).__name__
+)
+def test_one_chunk_of_full_size_probabilities_at_a_time(module, monkeypatch):
+    monkeypatch.setattr(image_chunks, "_CHUNK_ELEMENTS", 1)
+    logits, label = make((6, 10, 5, 5), stride=4)
+    kept = []
+    saving = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x)
+    with LargestTensor() as seen, saving:
+        loss = module(logits, label)
+    assert sum(x.numel() for x in kept if x.is_floating_point()) < 2 * 10 * 20 * 20  # kept for backward
+    with seen:
+        loss.backward()
+    assert seen.largest == 10 * 20 * 20  # of one image, in the backward pass too
+
+
+@pytest.mark.parametrize("weight", [None, torch.ones(3, 12, 10)])
+@pytest.mark.parametrize("module", ALL, ids=lambda m: type(m).__name__)
+def test_nothing_waits_for_the_device(module, weight):
+    logits, label = make(stride=2)
+    with NoWaiting():
+        module(logits, label, weight).backward()
+
+
+@pytest.mark.parametrize("module", [DiceLoss(), LovaszLoss()], ids=lambda m: type(m).__name__)
+def test_compiles_to_one_graph(module):
+    logits, label = make(stride=2)
+    loss = module(logits, label)
+    (want,) = torch.autograd.grad(loss, logits)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")(logits, label)
+    torch.testing.assert_close(compiled, loss)
+    torch.testing.assert_close(torch.autograd.grad(compiled, logits)[0], want)
 
 
 def test_weights_of_images_and_other_ranks():
