@@ -20,6 +20,7 @@ from segfast.errors import UserError
 from segfast.models.reductions import EPS, weight_reduce_loss
 from segfast.models.resize import resize
 from segfast.models.softmax_loss import Counts, cross_entropy_and_counts
+from segfast.models.valid_labels import equals
 
 
 def binary_cross_entropy(
@@ -84,7 +85,7 @@ def binary_cross_entropy_and_counts(
     if of_classes:
         target, weight, valid = _expand_onehot_labels(label, weight, pred.shape, ignore_index)
     else:
-        target, valid = label, (label >= 0) & (label != ignore_index)
+        target, valid = label, (label >= 0) & ~equals(label, ignore_index)
         weight = valid.float() if weight is None else weight * valid
     if reduction == "mean" and avg_factor is None and avg_non_ignore:
         avg_factor = valid.sum()
@@ -189,7 +190,7 @@ def _expand_onehot_labels(
     labels: Tensor, label_weights: Tensor | None, target_shape: torch.Size, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class labels (N, ...) -> one-hot, weight and validity, each of `target_shape` (N, C, ...)."""
-    in_use = (labels >= 0) & (labels != ignore_index)
+    in_use = (labels >= 0) & ~equals(labels, ignore_index)
     shape = [1, target_shape[1], *[1] * (labels.dim() - 1)]
     classes = torch.arange(target_shape[1], device=labels.device).view(shape)
     onehot = ((labels.unsqueeze(1) == classes) & in_use.unsqueeze(1)).float()
@@ -211,11 +212,11 @@ def class_counts(
             return _counts_of_resized(pred, label, ignore_index, align_corners)
         pred = upsample_to(pred, label, align_corners)
         if pred.dim() == label.dim():
-            valid = (label >= 0) & (label != ignore_index)
+            valid = (label >= 0) & ~equals(label, ignore_index)
             return (((pred > 0) == (label > 0.5)) & valid).sum(), valid.sum()
         best = pred.argmax(1) if pred.size(1) > 1 else (pred.squeeze(1) > 0).to(torch.uint8)
         if label.dtype.is_floating_point:
-            valid = (label >= 0) & (label != ignore_index)
+            valid = (label >= 0) & ~equals(label, ignore_index)
             return ((best == (label > 0.5)) & valid).sum(), valid.sum()
         if label.dtype.is_signed:
             label = label.masked_fill(label < 0, ignore_index)

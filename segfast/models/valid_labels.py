@@ -8,8 +8,8 @@ from segfast import ops
 
 
 def equals(label: Tensor, value: int | None) -> Tensor:
-    """Where an integer label is `value`; nowhere if its dtype cannot hold that (uint8 would wrap -100 to 156)."""
-    if value is None or not _fits(value, label.dtype):
+    """Where a label is `value`; nowhere if its dtype cannot hold that (uint8 would wrap -100 to 156)."""
+    if value is None or not (label.is_floating_point() or _fits(value, label.dtype)):
         return torch.zeros_like(label, dtype=torch.bool)
     return label == value
 

@@ -5,8 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segfast.errors import LabelError
-from segfast.models import CrossEntropyLoss, accuracy, reduce_loss, weight_reduce_loss
+from segfast.errors import LabelError, UserError
+from segfast.models import (
+    Accuracy,
+    CrossEntropyLoss,
+    accuracy,
+    reduce_loss,
+    weight_reduce_loss,
+    weighted_loss,
+)
 from segfast.models.binary_loss import _expand_onehot_labels
 
 EPS = torch.finfo(torch.float32).eps
@@ -78,6 +85,41 @@ def test_labels_no_channel_stands_for_are_an_error():
     module(torch.randn(1, 3, 2, 2), torch.full((1, 2, 2), -1))  # negative labels are ignored
 
 
+def test_weights_of_the_positives_of_any_shape():
+    pred, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    onehot = F.one_hot(label, 3).permute(0, 3, 1, 2).float()
+    full = torch.rand(2, 3, 4, 4)
+    want = F.binary_cross_entropy_with_logits(pred, onehot, pos_weight=full)
+    torch.testing.assert_close(CrossEntropyLoss(True, class_weight=full)(pred, label), want)
+    one, hard = pred[:, :1], label.clamp(max=1)
+    want = F.binary_cross_entropy_with_logits(
+        one[:, 0], hard.float(), pos_weight=torch.tensor(2.5), reduction="none"
+    )
+    for reduction in ("none", "sum", "mean"):
+        module = CrossEntropyLoss(True, class_weight=[2.5], reduction=reduction)
+        torch.testing.assert_close(module(one, hard), reduce_loss(want, reduction))
+    wide = torch.rand(4)  # broadcast over columns: no weight per channel
+    with pytest.raises(UserError, match="class_weight has 4 values, but the network has 3"):
+        CrossEntropyLoss(True, class_weight=wide)(pred, label)
+
+
+def test_masks_of_objects():
+    pred, target = torch.randn(3, 4, 5, 6), torch.randint(0, 2, (3, 5, 6))
+    classes = torch.tensor([0, 3, 3])
+    loss = CrossEntropyLoss(use_mask=True, loss_weight=2.0)
+    got = loss(pred, target, weight=classes, ignore_index=None)
+    want = F.binary_cross_entropy_with_logits(pred[[0, 1, 2], [0, 3, 3]], target.float())
+    torch.testing.assert_close(got, 2 * want.view(1))
+    with pytest.raises(AssertionError, match="ignore_index=None"):
+        loss(pred, target, weight=classes)
+
+
+def test_labels_that_the_dtype_cannot_hold_are_not_ignored():
+    label = torch.full((1, 2, 2), 156, dtype=torch.uint8)  # what -100 wraps to
+    loss = CrossEntropyLoss(use_sigmoid=True)(torch.zeros(1, 200, 2, 2), label, ignore_index=-100)
+    torch.testing.assert_close(loss, torch.tensor(2.0).log())
+
+
 def test_reduce_and_weight_reduce_loss():
     x = torch.rand(2, 3, 4)
     weight = torch.rand(2, 1, 4)
@@ -93,6 +135,19 @@ def test_reduce_and_weight_reduce_loss():
             weight_reduce_loss(x, bad)
 
 
+def test_weighted_loss_adds_weights_and_reductions():
+    @weighted_loss
+    def distance(pred, target, power=1):
+        """Difference to some power."""
+        return (pred - target).abs() ** power
+
+    pred, target, weight = torch.tensor([0.0, 2, 3]), torch.ones(3), torch.tensor([1.0, 0, 1])
+    assert distance.__doc__ == "Difference to some power."
+    torch.testing.assert_close(distance(pred, target), torch.tensor(4 / 3))
+    torch.testing.assert_close(distance(pred, target, weight, "sum", power=2), torch.tensor(5.0))
+    torch.testing.assert_close(distance(pred, target, weight, avg_factor=2), torch.tensor(1.5))
+
+
 def test_accuracy():
     pred = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
     target = torch.tensor([1, 1, 2, 2])
@@ -106,6 +161,9 @@ def test_accuracy():
     assert accuracy(torch.zeros(0, 3), torch.zeros(0)).item() == 0
     maps = torch.randn(2, 3, 4, 5)
     assert accuracy(maps, maps.argmax(1)).item() == 100.0
+    module = Accuracy(topk=(1, 2), ignore_index=2)
+    want = accuracy(pred, target, (1, 2), ignore_index=2)
+    torch.testing.assert_close(module(pred, target), want)
     for arguments in ((pred, target, "1"), (pred, target[None]), (pred, target, 4)):
         with pytest.raises(AssertionError):
             accuracy(*arguments)
