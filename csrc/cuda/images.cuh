@@ -1,19 +1,12 @@
-/* A batch of source images as one kernel parameter, and how a lane reads neighbouring pixels of a row from any address.
-   Parameters are copied with the launch: no table is sent to the device, so nothing waits and a CUDA graph keeps it.
-   Reading  a run of neighbouring elements comes in words of 32 bits: by loads of 16, 8 or 4 bytes where it starts at such a
-            boundary, else by the aligned words around it, shifted. Where those would reach beyond the image's bytes, and
-            where the elements are no neighbours in memory, one element at a time. Nothing outside an image is read */
+/* A batch of source images as one kernel parameter, and how warps walk their rows.
+   Parameters are copied with the launch: no table is sent to the device, so nothing waits and a CUDA graph keeps it. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <cuda_runtime.h>
-#include <stdint.h>
-#include <string.h>
-
+#include "cuda/runs.cuh"
 #include "ops/images.h"
 
 namespace segfast {
 
-constexpr int kVectorBytes = 16;
 constexpr int kWarpsPerBlock = 8;  // a row each
 constexpr int kImageThreads = 32 * kWarpsPerBlock;
 // 64 x 48 bytes: parameters of a launch are 4 KB for every driver. 64 images are work enough for one.
@@ -74,93 +67,6 @@ __device__ inline int32_t first_column(int elements) {
 __device__ inline int32_t column_step(int elements) {
   return static_cast<int32_t>(gridDim.x) * 32 * elements;
 }
-
-template <int kSize>
-struct BitsOf;
-template <>
-struct BitsOf<1> {
-  using type = unsigned char;
-};
-template <>
-struct BitsOf<2> {
-  using type = unsigned short;
-};
-template <>
-struct BitsOf<4> {
-  using type = unsigned;
-};
-template <>
-struct BitsOf<8> {
-  using type = unsigned long long;
-};
-
-// kCount elements of kSize bytes in registers. All indices must be constants once loops are unrolled.
-template <int kSize, int kCount>
-struct Run {
-  using Bits = typename BitsOf<kSize>::type;
-  static constexpr int kBytes = kSize * kCount, kWords = kBytes / 4;
-  static constexpr int kWidest = kBytes % 16 == 0 ? 16 : (kBytes % 8 == 0 ? 8 : 4);
-  static_assert(kBytes % 4 == 0, "whole words");
-
-  uint32_t word[kWords + 1] = {};
-  unsigned shift = 0;  // bits in front of the first element; `settle` takes them out
-
-  // Elements [skipped, needed) of those that lie `stride` apart from `from` on; none outside [begin, end) is touched.
-  __device__ void load(const char* from, int64_t stride, int32_t skipped, int32_t needed,
-                       const char* begin, const char* end) {
-    const unsigned lead = static_cast<unsigned>(reinterpret_cast<uintptr_t>(from) % 4);
-    const uint32_t* words = reinterpret_cast<const uint32_t*>(from - lead);
-    if (stride == 1 && skipped <= 0 && needed >= kCount &&
-        reinterpret_cast<uintptr_t>(from) % kWidest == 0) {
-      load_vectors(words);
-    } else if (stride == 1 && from - lead >= begin && from - lead + kBytes + 4 <= end) {
-#pragma unroll
-      for (int i = 0; i < kWords; ++i) word[i] = __ldg(words + i);
-      if (lead > 0) word[kWords] = __ldg(words + kWords);
-      shift = 8 * lead;
-    } else {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if (i >= skipped && i < needed)
-          put(i, __ldg(reinterpret_cast<const Bits*>(from + i * stride * kSize)));
-      }
-    }
-  }
-  __device__ void settle() {
-    if constexpr (kSize < 4) {  // wider elements start at words
-#pragma unroll
-      for (int i = 0; i < kWords; ++i) word[i] = __funnelshift_r(word[i], word[i + 1], shift);
-    }
-  }
-  template <class S>
-  __device__ S get(int i) const {
-    S value;
-    const uint32_t pair[2] = {word[i * kSize / 4] >> (i * kSize % 4 * 8), word[i * kSize / 4 + 1]};
-    memcpy(&value, pair, kSize);
-    return value;
-  }
-
- private:
-  __device__ void load_vectors(const uint32_t* words) {
-#pragma unroll
-    for (int i = 0; i < kWords; i += kWidest / 4) {
-      if (kWidest == 16) {
-        const uint4 v = __ldg(reinterpret_cast<const uint4*>(words + i));
-        word[i] = v.x, word[i + 1] = v.y, word[i + 2] = v.z, word[i + 3] = v.w;
-      } else if (kWidest == 8) {
-        const uint2 v = __ldg(reinterpret_cast<const uint2*>(words + i));
-        word[i] = v.x, word[i + 1] = v.y;
-      } else {
-        word[i] = __ldg(words + i);
-      }
-    }
-  }
-  __device__ void put(int i, Bits bits) {
-    const int at = i * kSize / 4;
-    word[at] |= static_cast<uint32_t>(bits) << (i * kSize % 4 * 8);
-    if (kSize == 8) word[at + 1] = static_cast<uint32_t>(static_cast<uint64_t>(bits) >> 32);
-  }
-};
 
 // Elements in 16 bytes of the result.
 template <class D>

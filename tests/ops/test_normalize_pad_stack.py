@@ -64,6 +64,20 @@ def test_dtypes_and_channels(device, channels, dtype):
     assert torch.equal(actual, normalize_pad_stack_reference(batch, mean, std, size_divisor=4))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["planar", "interleaved"])
+@pytest.mark.parametrize(
+    "width", [512, 517]
+)  # rows of the result start at multiples of 16 bytes, or anywhere
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_crops_start_at_any_address(device, layout, width, memory_format):
+    whole = images([(70, width + 3)] * 2, device, layout=layout)
+    batch = [image[:, 1:, x:width] for x, image in zip((1, 3), whole, strict=True)]
+    options = {"size": (70, width), "dtype": torch.float16, "memory_format": memory_format}
+    actual = normalize_pad_stack(batch, MEAN, STD, **options)
+    assert torch.equal(actual, normalize_pad_stack_reference(batch, MEAN, STD, **options))
+
+
 def test_every_half_is_rounded_as_torch_rounds():
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32)
     every_half = bits.to(torch.int16).view(torch.float16)[None, None]

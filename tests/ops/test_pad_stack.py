@@ -37,6 +37,16 @@ def test_matches_reference(device, dtype, leading, options):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("width", [1024, 1031])
+def test_crops_start_at_any_address(device, width):
+    whole = torch.randint(0, 255, (3, 40, width + 3), dtype=torch.uint8, device=device)
+    maps = [whole[n, n:, n:width] for n in range(3)]
+    assert torch.equal(
+        pad_stack(maps, size=(40, width)), pad_stack_reference(maps, size=(40, width))
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_degenerate(device):
     assert pad_stack([torch.zeros(0, 3, dtype=torch.uint8, device=device)]).shape == (1, 0, 3)
     assert (
