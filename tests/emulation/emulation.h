@@ -170,8 +170,22 @@ T shuffle(T value, int source_offset) {
   return result;
 }
 
+// Bit l: what lane l of the warp brought.
+inline unsigned ballot(bool value) {
+  const unsigned me = current, warp = me / 32;
+  Fiber& fiber = fibers[me];
+  uint64_t* row = &exchange[warp][fiber.parity * 32];
+  fiber.parity ^= 1;
+  row[me % 32] = value;
+  pause(State::kShuffle);
+  unsigned result = 0;
+  for (unsigned l = 0; l < 32 && warp * 32 + l < fibers.size(); ++l) result |= static_cast<unsigned>(row[l] & 1) << l;
+  return result;
+}
+
 }  // namespace emulation
 
+inline unsigned __ballot_sync(unsigned, bool value) { return emulation::ballot(value); }
 inline void __syncthreads() { emulation::pause(emulation::State::kBlockBarrier); }
 inline void __syncwarp() { emulation::pause(emulation::State::kShuffle); }
 template <class T>

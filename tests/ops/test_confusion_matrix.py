@@ -31,6 +31,18 @@ def test_matches_reference(device, pred_dtype, target_dtype, shape):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_classes", [7, 150, 250])
+@pytest.mark.parametrize("ignore_index", [255, 3])  # a class may be the ignored one
+def test_smooth_maps_that_start_anywhere(device, num_classes, ignore_index):
+    pred, target = torch.randint(0, num_classes, (2, 9000), device=device).repeat_interleave(33, 1)
+    for narrow, offset in ((torch.uint8, 1), (torch.int32, 3)):
+        maps = pred[offset:].to(narrow)[2:], target[offset:].to(torch.uint8)[2:]
+        actual = confusion_matrix(*maps, num_classes, ignore_index=ignore_index)
+        expected = confusion_matrix_reference(*maps, num_classes, ignore_index=ignore_index)
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_classes", [1, 2, 150, 1000])
 def test_class_counts(device, num_classes):
     pred = torch.randint(0, num_classes, (40, 50), dtype=torch.int32, device=device)

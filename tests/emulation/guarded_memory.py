@@ -1,6 +1,6 @@
-"""Reads images that touch memory nobody may read, on both sides: a byte too far ends the process.
+"""Reads images and maps beside memory nobody may read, on both sides: a byte too far ends the process.
 
-Usage: guarded_images.py LIBRARY, the emulated operators as build.py makes them. Prints how many results were compared.
+Usage: guarded_memory.py LIBRARY, the emulated operators as build.py makes them. Prints how many results were compared.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -52,6 +52,16 @@ def main(library):
                 if not dtype.is_floating_point:
                     for width in (w, w + 5, 104):  # rows of the result start at any address
                         done += compare("pad_stack", [labels, labels], [3 * h, width], 9)
+    other = guarded_bytes()
+    for size, dtype in itertools.product((1, 100, 1024, 1025, 2047), DTYPES):
+        if not dtype.is_floating_point:
+            pred = memory[-size * dtype.itemsize :].view(dtype).random_(0, 5)
+            target = other[-size:].random_(0, 5)
+            counts = torch.zeros(2, 5, 5, dtype=torch.int64)
+            torch.ops.segfast.confusion_matrix_(counts[0], pred, target, 255)
+            torch.ops.segfast_emulated.confusion_matrix_(counts[1], pred, target, 255)
+            assert torch.equal(*counts)
+            done += 1
     print(done)
 
 
