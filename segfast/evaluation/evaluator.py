@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from segfast.evaluation.metric import BaseMetric
-from segfast.registry import EVALUATORS, METRICS
+from segfast.registry import EVALUATORS, FUNCTIONS, METRICS
 from segfast.structures import BaseDataElement
 
 
@@ -76,13 +76,14 @@ class Evaluator:
 
         Args:
             data_samples: samples or dicts.
-            data: the matching inputs, if a metric needs them.
+            data: the matching inputs, if a metric needs them; each chunk is collated as a loader's.
             chunk_size: samples per call of `process`.
         """
         samples, inputs = iter(data_samples), None if data is None else iter(data)
+        collate = FUNCTIONS.get("segfast.datasets.pseudo_collate")
         size = 0
         while chunk := list(islice(samples, chunk_size)):
-            batch = None if inputs is None else list(islice(inputs, chunk_size))
+            batch = None if inputs is None else collate(list(islice(inputs, chunk_size)))
             self.process(chunk, batch)
             size += len(chunk)
         return self.evaluate(size)

@@ -162,7 +162,7 @@ class IoUMetric(BaseMetric):
         counts = torch.stack(list(results)).sum(0).numpy()
         scores = self.scores(counts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            all_accuracy = counts.trace() / np.float64(counts.sum())
+            all_accuracy = self._without_nan(counts.trace() / np.float64(counts.sum()))
         metrics = {"aAcc": _percent(all_accuracy)}
         metrics.update({f"m{name}": _percent(_nanmean(v)) for name, v in scores.items()})
         self.last_table = format_table(self._classes(), scores, counts.sum(1))
@@ -188,9 +188,13 @@ class IoUMetric(BaseMetric):
                 "Recall": recall,
             }
         names = dict.fromkeys(name for metric in self.metrics for name in _SCORES[metric])
+        return {name: self._without_nan(known[name]) for name in names}
+
+    def _without_nan(self, fractions: Any) -> Any:
+        """0/0 replaced as `nan_to_num` says."""
         if self.nan_to_num is None:
-            return {name: known[name] for name in names}
-        return {name: np.nan_to_num(known[name], nan=self.nan_to_num) for name in names}
+            return fractions
+        return np.nan_to_num(fractions, nan=self.nan_to_num)
 
 
 def _nanmean(values: np.ndarray) -> float:

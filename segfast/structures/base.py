@@ -77,9 +77,11 @@ class BaseDataElement:
 
         Raises:
             AssertionError: `value` is no `dtype`, or `field_type` is unknown.
-            AttributeError: `name` already belongs to the other kind.
+            AttributeError: `name` already belongs to the other kind, or is private.
         """
         assert field_type in ("metainfo", "data"), f"unknown field_type {field_type!r}"
+        if name in _NAME_SETS:
+            raise AttributeError(f"{name} is private and cannot be changed")
         if dtype is not None:
             assert isinstance(value, dtype), f"{name} should be {dtype}, got {type(value)}"
         is_data = field_type == "data"
