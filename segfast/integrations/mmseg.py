@@ -3,29 +3,23 @@
 A config reaches them with `custom_imports = dict(imports=["segfast.integrations.mmseg"])` and other `type` strings:
 
     SegDataPreProcessor    -> SegfastSegDataPreProcessor    normalise, pad and stack in one kernel
-    CrossEntropyLoss       -> SegfastCrossEntropyLoss       loss and acc_seg in one pass
-    FCNHead, PSPHead, ...  -> SegfastFCNHead, ...           that loss at the head's own stride, no resized logits
+    CrossEntropyLoss, ...  -> SegfastCrossEntropyLoss, ...  loss, acc_seg in one pass; Dice, Focal, Lovasz, Tversky too
+    FCNHead, PSPHead, ...  -> SegfastFCNHead, ...           those losses at the head's own stride, no resized logits
+    OHEMPixelSampler       -> SegfastOHEMPixelSampler       hard pixels, without resized logits
     IoUMetric              -> SegfastIoUMetric              exact int64 counts, no waiting before evaluate
 
-Values are MMSegmentation's, rounding apart. A fused head needs SegfastCrossEntropyLoss to have anything to fuse; other
-losses, and samplers, get resized logits as ever. MixUp in `batch_augments` needs `num_classes` beside heads that are
-not fused: those do not look for a second label map.
+Values are those of `segfast.models`: MMSegmentation's, but for the differences that docs/architecture.md lists. A fused
+head needs a Segfast loss to have anything to fuse; other losses, and samplers, get resized logits as ever. MixUp in
+`batch_augments` needs `num_classes` beside heads that are not fused: those do not look for a second label map.
 """
 
 # SPDX-License-Identifier: Apache-2.0
 import types
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-
 from segfast import evaluation, models, ops
-from segfast.errors import LabelError, UserError
+from segfast.errors import UserError
 from segfast.integrations import missing
-from segfast.models.mixed_labels import over_labels
-from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
-from segfast.models.resize import resize
 
 try:
     from mmengine.evaluator import BaseMetric as MMBaseMetric
@@ -34,7 +28,7 @@ try:
     from mmengine.structures import BaseDataElement as MMBaseDataElement
     from mmseg.models import decode_heads
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-    from mmseg.registry import METRICS, MODELS
+    from mmseg.registry import METRICS, MODELS, TASK_UTILS
     from mmseg.structures import SegDataSample
 except ImportError as error:
     raise missing("mmengine mmcv mmsegmentation", "mmseg", error) from error
@@ -60,50 +54,15 @@ class SegfastSegDataPreProcessor(models.SegDataPreProcessor, MMBaseDataPreproces
 
 
 class FusedHead:
-    """Mixin for a `BaseDecodeHead` with the stock `loss_by_feat`: place it in front, or call `fused_head`."""
+    """Mixin for a `BaseDecodeHead` with the stock `loss_by_feat`: place it in front, or call `fused_head`.
 
-    loss_decode: nn.Module
-    sampler: Any
-    ignore_index: int
-    align_corners: bool
+    Its `loss_by_feat` is that of `segfast.models.BaseDecodeHead`: one pass from the logits' own stride to the loss and
+    acc_seg.
+    """
 
-    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
-        """Losses and accuracy; Segfast's cross-entropy reads the logits at the stride they come in.
-
-        Args:
-            seg_logits: (N, C, h, w).
-            batch_data_samples: N samples with `gt_sem_seg`, data (1, H, W) integer.
-
-        Returns:
-            The losses by name, equal names added up, and "acc_seg" (1,) in percent.
-
-        Raises:
-            LabelError: on the CPU, a label is out of range; names the image.
-        """
-        labels = stack_labels(batch_data_samples).squeeze(1)
-        losses_of = partial(self._named_losses, seg_logits)
-        try:
-            losses, acc_seg = over_labels(losses_of, labels, batch_data_samples)
-        except LabelError as error:
-            channels, ignored = seg_logits.shape[1], self.ignore_index
-            raise name_bad_label(error, channels, batch_data_samples, ignored) from None
-        return {**losses, "acc_seg": acc_seg}
-
-    def _named_losses(self, logits: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses by name and the accuracy of (N, C, h, w) logits and (N, H, W) labels."""
-        weight = None
-        if self.sampler is not None:
-            full = resize(logits, label.shape[-2:], self.align_corners)
-            weight = self.sampler.sample(full, label.unsqueeze(1))
-        several = isinstance(self.loss_decode, nn.ModuleList)
-        return named_losses(
-            self.loss_decode if several else [self.loss_decode],  # type: ignore[arg-type]
-            logits,
-            label,
-            weight=weight,
-            ignore_index=self.ignore_index,
-            align_corners=self.align_corners,
-        )
+    loss_by_feat = models.BaseDecodeHead.loss_by_feat
+    _named_losses = models.BaseDecodeHead._named_losses
+    _pixel_weight = models.BaseDecodeHead._pixel_weight
 
 
 def fused_head(head: type) -> type:
@@ -160,5 +119,9 @@ class SegfastIoUMetric(evaluation.IoUMetric, MMBaseMetric):
         return metrics
 
 
-MODELS.register_module(name="SegfastCrossEntropyLoss", module=models.CrossEntropyLoss, force=True)
+for _name in ("CrossEntropyLoss", "DiceLoss", "FocalLoss", "LovaszLoss", "TverskyLoss"):
+    MODELS.register_module(name=f"Segfast{_name}", module=getattr(models, _name), force=True)
+TASK_UTILS.register_module(
+    name="SegfastOHEMPixelSampler", module=models.OHEMPixelSampler, force=True
+)
 globals().update(_register_heads())

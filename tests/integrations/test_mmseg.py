@@ -58,6 +58,8 @@ VARIANTS = {
     "two_losses": {"both": [{"loss_name": "loss_a"}, {"loss_name": "loss_a", "loss_weight": 2.0}]},
     "with_dice": {"dice": True},
     "ohem": {"sampler": {"type": "OHEMPixelSampler", "thresh": 0.3, "min_kept": 100}},
+    "our_ohem": {"sampler": {"type": "OHEMPixelSampler", "thresh": 0.3, "min_kept": 100}},
+    "our_ohem_by_loss": {"sampler": {"type": "OHEMPixelSampler", "min_kept": 100}},
     "ohem_by_loss": {"sampler": {"type": "OHEMPixelSampler", "min_kept": 100}},
 }
 
@@ -70,9 +72,12 @@ def test_fused_head_has_the_stock_losses_and_gradients(variant):
     made = [[{**kind, **e} for e in both or [extra]] for kind in (LOSS, OURS)]
     if dice:
         made = [[*losses, {"type": "DiceLoss", "loss_weight": 3.0}] for losses in made]
+    swapped = copy.deepcopy(given)
+    if variant.startswith("our_"):
+        swapped["sampler"]["type"] = "SegfastOHEMPixelSampler"
     stock, ours = twins(
         head_cfg("FCNHead", made[0], ignore_index=ignored, **given),
-        head_cfg("SegfastFCNHead", made[1], ignore_index=ignored, **given),
+        head_cfg("SegfastFCNHead", made[1], ignore_index=ignored, **swapped),
     )
     samples = [sample(), sample()]
     for one in samples:
@@ -121,6 +126,18 @@ def test_full_size_logits_are_never_made(monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", refuse)
     assert head.loss([torch.randn(2, 8, 8, 10)], [sample(), sample()], {})["loss_ce"] > 0
+
+
+@pytest.mark.parametrize("name", ["Dice", "Focal", "Lovasz", "Tversky"])
+def test_other_losses_of_ours(name):
+    loss = {"type": f"Segfast{name}Loss", "loss_name": "loss_x"}
+    if name == "Lovasz":
+        loss["reduction"] = "none"
+    head = MODELS.build(head_cfg("SegfastFCNHead", loss))
+    losses = head.loss([torch.randn(2, 8, 8, 10)], [sample(), sample()], {})
+    assert set(losses) == {"loss_x", "acc_seg"}
+    losses["loss_x"].backward()
+    assert head.conv_seg.weight.grad.abs().sum() > 0
 
 
 def test_a_head_of_ones_own_can_be_fused():

@@ -7,6 +7,8 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 
 class _CompiledHalf(types.ModuleType):
     """Stands for `mmcv._ext`: every operator exists, and none does anything."""
@@ -37,3 +39,13 @@ if importlib.util.find_spec("hypothesis"):
     # The same cases on every run: a failure that comes and goes would be nobody's.
     settings.register_profile("same", derandomize=True, deadline=None)
     settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def _own_scope():
+    """A Runner of MMEngine's leaves its default scope behind, where others would look their classes up."""
+    yield
+    if "mmengine.registry" in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        DefaultScope._instance_dict.clear()
