@@ -19,6 +19,14 @@ STABLE_TORCH_LIBRARY(segfast, m) {
       "cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor? weight, "
       "Tensor? pixel_weight, Tensor stats, "
       "Tensor weight_sum, int ignore_index, int reduction, float label_smoothing) -> Tensor");
+  // CUDA only, for a training step of float32 or bfloat16 and at most 640 classes: loss and gradient in one walk. -> loss (0-d),
+  // the loss's gradient (logits' dtype and strides), weight_sum (0-d), tally (2,)
+  m.def(
+      "cross_entropy_with_gradient(Tensor logits, Tensor target, Tensor? weight, Tensor? "
+      "pixel_weight, int ignore_index, int reduction, float label_smoothing, bool accuracy) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
+  // CUDA only: gradient *= grad_loss (0-d), in place; nothing is read or written where that is 1
+  m.def("scale_gradient_(Tensor(a!) gradient, Tensor grad_loss) -> ()");
   m.def(
       "upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, "
       "int ignore_index, int reduction, "

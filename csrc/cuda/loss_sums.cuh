@@ -56,7 +56,7 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-// Adds the threads' partials; the result is thread 0's.
+// Adds the partials of at most kThreads threads; the result is thread 0's.
 template <int kThreads>
 __device__ inline LossPartial block_sum(LossPartial p) {
   constexpr int kWarps = kThreads / 32;
@@ -72,7 +72,7 @@ __device__ inline LossPartial block_sum(LossPartial p) {
   }
   __syncthreads();  // or thread 0 would add partials that are not written yet
   LossPartial sum;
-  for (int i = 0; threadIdx.x == 0 && i < kWarps; ++i) {
+  for (int i = 0; threadIdx.x == 0 && i < static_cast<int>(blockDim.x / 32); ++i) {
     sum.loss += loss[i];
     sum.weight += weight[i];
     sum.correct += correct[i];
@@ -86,18 +86,20 @@ struct LossResult {
   int64_t* tally;
 };
 
-// The last block: partials in order of their index, by 256 strided threads and a tree.
-static __global__ void __launch_bounds__(256)
+// The last block: partials in order of their index, by at most 1024 strided threads and a tree.
+constexpr int kFinishThreads = 1024;
+static __global__ void __launch_bounds__(kFinishThreads)
     finish_loss_kernel(const LossPartial* partials, int64_t count, int64_t reduction,
                        LossResult out) {
   LossPartial mine;
-  for (int64_t i = threadIdx.x; i < count; i += 256) {
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     mine.loss += partials[i].loss;
     mine.weight += partials[i].weight;
     mine.correct += partials[i].correct;
     mine.valid += partials[i].valid;
   }
-  const LossPartial sum = block_sum<256>(mine);
+  const LossPartial sum = block_sum<kFinishThreads>(mine);
   if (threadIdx.x != 0) return;
   if (reduction == static_cast<int64_t>(Reduction::kSum)) *out.loss = static_cast<float>(sum.loss);
   if (reduction == static_cast<int64_t>(Reduction::kMean))

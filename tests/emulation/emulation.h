@@ -98,6 +98,7 @@ inline void run_block(unsigned threads) {
   for (unsigned t = 0; t < threads; ++t) {
     Fiber& fiber = fibers[t];
     fiber.state = State::kRunning;
+    fiber.parity = 0;
     getcontext(&fiber.context);
     fiber.context.uc_stack = {fiber.stack.get(), 0, kStackBytes};
     fiber.context.uc_link = &scheduler;
@@ -155,15 +156,16 @@ T* dynamic_shared() {
   return reinterpret_cast<T*>(dynamic_bytes.data());
 }
 
-template <class T>
-T shuffle(T value, int source_offset) {
+// The value of lane source(lane); its own where there is no such lane.
+template <class T, class F>
+T shuffle(T value, F&& source_of) {
   const unsigned me = current, lane = me % 32, warp = me / 32;
   Fiber& fiber = fibers[me];
   const int parity = fiber.parity;
   fiber.parity ^= 1;
   std::memcpy(&exchange[warp][parity * 32 + lane], &value, sizeof value);
   pause(State::kShuffle);
-  const int source = static_cast<int>(lane) + source_offset;
+  const int source = source_of(static_cast<int>(lane));
   if (source < 0 || source > 31) return value;
   T result;
   std::memcpy(&result, &exchange[warp][parity * 32 + source], sizeof result);
@@ -190,11 +192,19 @@ inline void __syncthreads() { emulation::pause(emulation::State::kBlockBarrier);
 inline void __syncwarp() { emulation::pause(emulation::State::kShuffle); }
 template <class T>
 T __shfl_down_sync(unsigned, T value, int offset) {
-  return emulation::shuffle(value, offset);
+  return emulation::shuffle(value, [=](int lane) { return lane + offset; });
 }
 template <class T>
 T __shfl_up_sync(unsigned, T value, int offset) {
-  return emulation::shuffle(value, -offset);
+  return emulation::shuffle(value, [=](int lane) { return lane - offset; });
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return emulation::shuffle(value, [=](int lane) { return lane ^ mask; });
+}
+inline bool __any_sync(unsigned mask, bool value) {
+  for (int offset = 16; offset > 0; offset /= 2) value |= __shfl_xor_sync(mask, value, offset);
+  return value;
 }
 template <class T>
 T atomicAdd(T* p, T value) {
@@ -252,6 +262,7 @@ inline float approximate_exp2(float x) {
 #define exp2f approximate_exp2
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fdividef(float a, float b) { return a / b; }
 template <class T>
 int cudaGetSymbolAddress(void** address, T& symbol) {
   *address = &symbol;
@@ -296,3 +307,13 @@ struct __nv_bfloat162 {
   __nv_bfloat16 x, y;
 };
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+inline __half2 __hmax2(__half2 a, __half2 b) {
+  const auto larger = [](__half x, __half y) { return __float2half_rn(std::fmax(__half2float(x), __half2float(y))); };
+  return {larger(a.x, b.x), larger(a.y, b.y)};
+}
+inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  const auto larger = [](__nv_bfloat16 x, __nv_bfloat16 y) {
+    return __float2bfloat16_rn(std::fmax(__bfloat162float(x), __bfloat162float(y)));
+  };
+  return {larger(a.x, b.x), larger(a.y, b.y)};
+}
