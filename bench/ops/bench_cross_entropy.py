@@ -1,6 +1,6 @@
-"""cross_entropy, forward and backward. Floor: the logits read twice and their gradient written, labels read twice.
+"""cross_entropy, forward and backward. Floor: the logits read and their gradient written, labels read twice.
 
-Labels are noise.
+On the CPU the logits are read twice: its gradient is not formed in the forward walk. Labels are noise.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -58,6 +58,7 @@ def setup(
         eager=partial(step, cross_entropy_reference, label_int64),
         compiled=lambda: partial(step, torch.compile(cross_entropy_reference), label_int64),
         check=check,
-        floor_bytes=3 * logits.numel() * logits.element_size() + 2 * label.numel(),
+        floor_bytes=(2 if device == "cuda" else 3) * logits.numel() * logits.element_size()
+        + 2 * label.numel(),
         elements=logits.numel(),
     )

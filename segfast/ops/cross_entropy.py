@@ -2,7 +2,7 @@
 
 Math: `loss_p = weight[y_p] * (logsumexp(x_p) - x_p[y_p])`, with label smoothing as torch defines it. The compiled
 kernel reads the logits once, in their own dtype and layout, and the labels in theirs; it saves two numbers per pixel
-for the backward pass, which recomputes the softmax.
+for the backward pass, which recomputes the softmax. In a training step on CUDA the gradient is formed in the same walk.
 
 Source: torch.nn.functional.cross_entropy (semantics); Milakov and Gimelshein 2018, arXiv:1805.02867 (one-pass softmax).
 """
@@ -20,6 +20,7 @@ from segfast.ops._checks import check_logits, check_target, check_upsampled
 from segfast.ops._labels import call_checked
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+ONE_WALK_CLASSES = 640  # kMostClassesOfBoth of csrc/cuda/cross_entropy.cu
 
 
 class CrossEntropyTerms(NamedTuple):
@@ -255,8 +256,9 @@ def _call(
         arithmetic_factor(weight, logits),
         arithmetic_factor(pixel_weight, logits),
     )
+    ops = torch.ops.segfast
     loss, *rest = call_checked(
-        torch.ops.segfast.cross_entropy,
+        ops.cross_entropy_with_gradient if _in_one_walk(logits, reduction) else ops.cross_entropy,
         logits,
         target,
         weight,
@@ -267,6 +269,23 @@ def _call(
         accuracy,
     )
     return (loss.view(shape) if reduction == 0 else loss, *rest)
+
+
+def _in_one_walk(logits: Tensor, reduction: int) -> bool:
+    """Whether the gradient is formed in the forward walk, for an upstream gradient of 1: a training step on CUDA.
+
+    Not that of a sum, which is divided by something later: to scale the gradient costs as much as to form it. Not in
+    float16, where the gradient of a mean would round to 0 before a loss scale could lift it.
+    """
+    return (
+        logits.requires_grad
+        and torch.is_grad_enabled()
+        and logits.device.type == "cuda"
+        and logits.dtype in (torch.float32, torch.bfloat16)
+        and logits.shape[min(1, logits.dim() - 1)] <= ONE_WALK_CLASSES
+        and reduction == REDUCTIONS["mean"]
+        and not torch.compiler.is_compiling()
+    )
 
 
 def fake_outputs(
@@ -320,3 +339,45 @@ def no_double_backward(ctx: Any, grad: Tensor) -> None:
 
 torch.library.register_autograd("segfast::cross_entropy", _backward, setup_context=setup_context)
 torch.library.register_autograd("segfast::cross_entropy_backward", no_double_backward)
+
+
+@torch.library.register_fake("segfast::cross_entropy_with_gradient")
+def _fake_with_gradient(logits, target, weight, pixel_weight, ignore_index, reduction, *options):
+    loss, _, weight_sum, tally = fake_outputs(logits, target, reduction)
+    return loss, torch.empty_like(logits), weight_sum, tally
+
+
+@torch.library.register_fake("segfast::scale_gradient_")
+def _fake_scale(gradient, grad_loss):
+    return None
+
+
+def _keep_gradient(ctx, inputs, output):
+    logits, target, weight, pixel_weight, *options = inputs
+    ctx.save_for_backward(logits, target, weight, pixel_weight)
+    ctx.options = options
+    ctx.gradient = output[1]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _hand_gradient_over(ctx, grad_loss, *_):
+    """The forward walk's gradient, scaled in place. A second backward, or one with create_graph, forms it anew."""
+    grad, ctx.gradient = ctx.gradient, None
+    ops = torch.ops.segfast
+    if grad_loss is None:
+        grad = None
+    elif grad is not None and not torch.is_grad_enabled():
+        ops.scale_gradient_(grad, grad_loss)  # reads and writes nothing where grad_loss is 1
+    else:
+        inputs, (ignore_index, reduction, smoothing, _) = ctx.saved_tensors, ctx.options
+        options = (ignore_index, reduction, smoothing)
+        with torch.no_grad():
+            _, stats, weight_sum, _ = ops.cross_entropy(*inputs, *options, False)
+        grad = ops.cross_entropy_backward(grad_loss, *inputs, stats, weight_sum, *options)
+    return (grad, *(None,) * 7)
+
+
+torch.library.register_autograd(
+    "segfast::cross_entropy_with_gradient", _hand_gradient_over, setup_context=_keep_gradient
+)
