@@ -324,8 +324,13 @@ def _backward(ctx, grad_loss, *_):
     if grad_loss is None:
         return (None,) * 8
     ignore_index, reduction, label_smoothing, _accuracy = ctx.options
-    grad = torch.ops.segfast.cross_entropy_backward(
-        grad_loss, *ctx.saved_tensors, ignore_index, reduction, label_smoothing
+    grad = call_checked(
+        torch.ops.segfast.cross_entropy_backward,
+        grad_loss,
+        *ctx.saved_tensors,
+        ignore_index,
+        reduction,
+        label_smoothing,
     )
     return grad, None, None, None, None, None, None, None
 
@@ -373,8 +378,9 @@ def _hand_gradient_over(ctx, grad_loss, *_):
         inputs, (ignore_index, reduction, smoothing, _) = ctx.saved_tensors, ctx.options
         options = (ignore_index, reduction, smoothing)
         with torch.no_grad():
-            _, stats, weight_sum, _ = ops.cross_entropy(*inputs, *options, False)
-        grad = ops.cross_entropy_backward(grad_loss, *inputs, stats, weight_sum, *options)
+            _, stats, weight_sum, _ = call_checked(ops.cross_entropy, *inputs, *options, False)
+        saved = (*inputs, stats, weight_sum)
+        grad = call_checked(ops.cross_entropy_backward, grad_loss, *saved, *options)
     return (grad, *(None,) * 7)
 
 
