@@ -101,14 +101,14 @@ def test_shapes(emulated, shape, weighted):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("num_classes", [1, 2, 8, 9, 19, 21, 150, 257, 640, 1000])
+@pytest.mark.parametrize("num_classes", [1, 2, 5, 8, 9, 13, 19, 21, 150, 257, 640, 1000])
 def test_planes(emulated, dtype, num_classes):
     logits = (torch.randn(2, num_classes, 3, 24) * 3).to(dtype)  # rows of whole 16 bytes
     check(emulated, logits, labels((2, 3, 24), num_classes, torch.int16), ignore_index=-1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("num_classes", [1, 2, 16, 19, 20, 64, 150, 640, 1000])
+@pytest.mark.parametrize("num_classes", [1, 2, 5, 9, 13, 16, 19, 20, 64, 150, 640, 1000])
 def test_channels_last(emulated, dtype, num_classes):
     logits = (torch.randn(2, num_classes, 3, 15) * 3).to(dtype)
     logits = logits.contiguous(memory_format=torch.channels_last)
