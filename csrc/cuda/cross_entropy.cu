@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kForm, kWalk, kSmooth, kSlot
   }
 }
 
-// Sums of the class weights of the labels, kLabelBlocks of them: what a mean is divided by, before any logit is read.
+// Sums of the class weights of the labels, one per block: what a mean is divided by, before any logit is read.
 // Rows are cut into pieces of kLabelThreads labels.
 __global__ void __launch_bounds__(kLabelThreads, 1)
     label_weight_kernel(const LossInputs in, const PixelGrid g, unsigned pieces_per_row,
@@ -83,9 +83,10 @@ __global__ void __launch_bounds__(kLabelThreads, 1)
 }
 
 // The gradient of a pixel's loss where the mean's is 1; 0 where nothing counts.
-__global__ void __launch_bounds__(32, 1) unit_kernel(const double* __restrict__ sums, float* unit) {
+__global__ void __launch_bounds__(32, 1)
+    unit_kernel(const double* __restrict__ sums, int count, float* unit) {
   double sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < kLabelBlocks; i += 32) sum += sums[i];
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += 32) sum += sums[i];
   const float denominator = static_cast<float>(warp_sum(sum));
   if (threadIdx.x == 0) *unit = denominator == 0.0f ? 0.0f : 1.0f / denominator;
 }
@@ -100,10 +101,12 @@ void find_unit(const LossInputs& in, PixelGrid g, double* sums, float* unit, cud
     g.N = g.H = 1;
   }
   const int64_t per_row = up(g.W, kLabelThreads);
-  label_weight_kernel<<<kLabelBlocks, kLabelThreads, 0, stream>>>(
-      in, g, static_cast<unsigned>(per_row), static_cast<unsigned>(g.N * g.H * per_row), sums);
+  const int64_t pieces = g.N * g.H * per_row;
+  const unsigned blocks = blocks_for(pieces, 1, kLabelBlocks);
+  label_weight_kernel<<<blocks, kLabelThreads, 0, stream>>>(in, g, static_cast<unsigned>(per_row),
+                                                            static_cast<unsigned>(pieces), sums);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  unit_kernel<<<1, 32, 0, stream>>>(sums, unit);
+  unit_kernel<<<1, 32, 0, stream>>>(sums, static_cast<int>(blocks), unit);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
