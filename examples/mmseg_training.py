@@ -1,4 +1,4 @@
-"""An MMSegmentation config with three `type` strings changed, run by MMEngine's Runner.
+"""An MMSegmentation config with a few `type` strings changed, run by MMEngine's Runner.
 
 python examples/mmseg_training.py [--data FOLDER] [--iters 100]
 
@@ -24,7 +24,7 @@ NORM = {"type": "BN", "requires_grad": True}
 def model_config() -> dict[str, Any]:
     """A small U-Net; the comments name what the stock config says."""
     return {
-        "type": "EncoderDecoder",
+        "type": "SegfastEncoderDecoder",  # EncoderDecoder
         "data_preprocessor": {
             "type": "SegfastSegDataPreProcessor",  # SegDataPreProcessor
             "mean": [123.675, 116.28, 103.53],

@@ -178,3 +178,23 @@ def test_mixup_mixes_in_training_only():
     plain, same = preprocessor([imgs, labels], training=False)
     assert plain is imgs
     assert same is labels
+
+
+def test_the_runner_drives_the_same_code(tmp_path):
+    """As in "15 minutes to get started": loaders that are built already, short configs."""
+    user, data = classifier(segfast_kit()), dataset()
+    runner = segfast.Runner(
+        model=user.MMResNet50(tiny_network()),
+        work_dir=str(tmp_path),
+        train_dataloader=DataLoader(data, batch_size=8, shuffle=True),
+        optim_wrapper={"optimizer": {"type": torch.optim.SGD, "lr": 0.5, "momentum": 0.9}},
+        train_cfg={"by_epoch": True, "max_epochs": 5, "val_interval": 1},
+        val_dataloader=DataLoader(data, batch_size=10),
+        val_cfg={},
+        val_evaluator={"type": user.Accuracy},
+        device="cpu",
+        quiet=True,
+    )
+    runner.train()
+    assert runner.epoch == 5
+    assert runner.metrics["accuracy"] == 100

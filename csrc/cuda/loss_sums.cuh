@@ -121,26 +121,4 @@ struct LossGradient {
   }
 };
 
-// Running softmax of one pixel. `add` takes the next classes in groups: one rescaling per group.
-struct OnlineSoftmax {
-  float max = -INFINITY, sum = 0;
-  int argmax = 0;
-
-  template <int kGroup, bool kArgmax>
-  __device__ void add(const float (&x)[kGroup], int first_class) {
-    float next = max;
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      if (kArgmax && x[i] > next) argmax = first_class + i;
-      next = fmaxf(next, x[i]);
-    }
-    const float base =
-        next == -INFINITY ? 0.0f : next;  // a leading group of masked classes must not make NaN
-    sum *= __expf(max - base);
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) sum += __expf(x[i] - base);
-    max = next;
-  }
-};
-
 }  // namespace segfast

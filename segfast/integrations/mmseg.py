@@ -6,6 +6,7 @@ A config reaches them with `custom_imports = dict(imports=["segfast.integrations
     CrossEntropyLoss, ...  -> SegfastCrossEntropyLoss, ...  loss, acc_seg in one pass; Dice, Focal, Lovasz, Tversky too
     FCNHead, PSPHead, ...  -> SegfastFCNHead, ...           those losses at the head's own stride, no resized logits
     OHEMPixelSampler       -> SegfastOHEMPixelSampler       hard pixels, without resized logits
+    EncoderDecoder         -> SegfastEncoderDecoder         validates without resized logits
     IoUMetric              -> SegfastIoUMetric              exact int64 counts, no waiting before evaluate
 
 Values are those of `segfast.models`: MMSegmentation's, but for the differences that docs/architecture.md lists. A fused
@@ -15,7 +16,10 @@ head needs a Segfast loss to have anything to fuse; other losses, and samplers, 
 
 # SPDX-License-Identifier: Apache-2.0
 import types
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from segfast import evaluation, models, ops
 from segfast.errors import UserError
@@ -26,7 +30,8 @@ try:
     from mmengine.logging import print_log
     from mmengine.model import BaseDataPreprocessor as MMBaseDataPreprocessor
     from mmengine.structures import BaseDataElement as MMBaseDataElement
-    from mmseg.models import decode_heads
+    from mmengine.structures import PixelData
+    from mmseg.models import EncoderDecoder, decode_heads
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.registry import METRICS, MODELS, TASK_UTILS
     from mmseg.structures import SegDataSample
@@ -38,11 +43,20 @@ except ImportError as error:
 class SegfastSegDataPreProcessor(models.SegDataPreProcessor, MMBaseDataPreprocessor):
     """`segfast.models.SegDataPreProcessor` for MMSegmentation's models and samples; arguments as there."""
 
+    def stage(self, data: Any) -> Any:
+        """As `BaseDataPreprocessor.stage`; what MMEngine's elements hold travels along."""
+        return super().stage(_opened(data))
+
     def cast_data(self, data: Any) -> Any:
         """As `BaseDataPreprocessor.cast_data`; MMEngine's elements are rebuilt as ours are."""
         if isinstance(data, MMBaseDataElement):
-            return data.to(self.device, non_blocking=self._non_blocking)
+            return data.new(**{name: self._cast_field(value) for name, value in data.items()})
         return super().cast_data(data)
+
+    def _cast_field(self, value: Any) -> Any:
+        if isinstance(value, MMBaseDataElement):
+            return self.cast_data(value)
+        return super()._cast_field(value)
 
     def forward(self, data: Any, training: bool = False) -> dict[str, Any]:
         """As `SegDataPreProcessor.forward`; samples that it had to make are MMSegmentation's."""
@@ -51,6 +65,64 @@ class SegfastSegDataPreProcessor(models.SegDataPreProcessor, MMBaseDataPreproces
         if samples is not None and data.get("data_samples") is None:
             batch["data_samples"] = [SegDataSample(metainfo=sample.metainfo) for sample in samples]
         return batch
+
+
+def _opened(data: Any) -> Any:
+    """The same structure with the fields of MMEngine's elements in the elements' places."""
+    if isinstance(data, MMBaseDataElement):
+        return [_opened(value) for value in data.values() if not isinstance(value, (list, tuple))]
+    if isinstance(data, Mapping):
+        return {key: _opened(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_opened(value) for value in data]
+    return data
+
+
+@MODELS.register_module(force=True)
+class SegfastEncoderDecoder(EncoderDecoder):
+    """`EncoderDecoder` that decides classes while resizing where nobody asked for logits.
+
+    `test_cfg=dict(keep_logits=...)` is True, False, or None (the default) for everywhere but in `val_step`. Full-size
+    logits are made where samples keep them, for sliding windows, for one output channel, and by heads with a
+    `predict_by_feat` of their own.
+    """
+
+    _validating = False
+    keep_logits = models.BaseSegmentor.keep_logits
+    _decide = models.BaseSegmentor._decide
+    _resize = models.BaseSegmentor._resize
+
+    def val_step(self, data: Any) -> Any:
+        """As `BaseModel.val_step`; samples carry logits only with keep_logits=True."""
+        self._validating = True
+        try:
+            return super().val_step(data)
+        finally:
+            self._validating = False
+
+    def predict(self, inputs: Tensor, data_samples: Any = None) -> Any:
+        """As `EncoderDecoder.predict`.
+
+        Args:
+            inputs: (N, C, H, W).
+            data_samples: N samples, which receive `pred_sem_seg`, (1, h, w) int64 at their `ori_shape`, and
+                `seg_logits` where they are kept.
+        """
+        if data_samples is None or self.keep_logits or not self._only_resizes():
+            return super().predict(inputs, data_samples)
+        for sample, logits in zip(data_samples, self._forward(inputs).split(1), strict=True):
+            pred = self._decide(logits, inputs.shape[2:], sample.metainfo)
+            sample.set_data({"pred_sem_seg": PixelData(data=pred)})
+        return data_samples
+
+    def _only_resizes(self) -> bool:
+        head = type(self.decode_head)
+        stock = all(
+            getattr(head, name) is getattr(BaseDecodeHead, name)
+            for name in ("predict", "predict_by_feat")
+        )
+        is_whole = (self.test_cfg or {}).get("mode", "whole") == "whole"
+        return stock and is_whole and self.out_channels > 1
 
 
 class FusedHead:

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("mmengine")
 pytest.importorskip("mmseg")
 
+from mmengine.config import ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import PixelData
@@ -20,6 +21,7 @@ from mmseg.structures import SegDataSample
 
 from segfast.errors import LabelError, UserError
 from segfast.integrations.mmseg import FusedHead, SegfastFCNHead, fused_head
+from segfast.models.staging import StagingRing
 
 CLASSES = 5
 
@@ -41,7 +43,7 @@ def head_cfg(kind, loss, **options):
 
 def twins(stock_cfg, ours_cfg):
     """The stock module and ours with the same parameters."""
-    stock, ours = MODELS.build(copy.deepcopy(stock_cfg)), MODELS.build(copy.deepcopy(ours_cfg))
+    stock, ours = (MODELS.build(ConfigDict(copy.deepcopy(cfg))) for cfg in (stock_cfg, ours_cfg))
     ours.load_state_dict(stock.state_dict())
     return stock, ours
 
@@ -196,6 +198,21 @@ def test_preprocessor_follows_the_model_to_its_device():
     assert moved.gt_sem_seg.data.device.type == "meta"
 
 
+def test_preprocessor_sends_images_and_labels_in_one_copy():
+    ours = preprocessors(size_divisor=8)[1]
+    ours._ring = StagingRing(torch.device("cpu"))  # the same steps as on CUDA
+    sent, send = [], ours._ring.send
+    ours._ring.send = lambda tensors: sent.append(list(tensors)) or send(sent[-1])
+    images = [torch.randint(0, 256, (3, 32, 40), dtype=torch.uint8) for _ in range(2)]
+    samples = [sample(), sample()]
+    batch = ours({"inputs": images, "data_samples": samples}, True)
+    tensors = [*images, *(one.gt_sem_seg.data for one in samples)]
+    assert {id(t) for t in sent[0]} == {id(t) for t in tensors}
+    assert len(sent) == 1
+    for given, got in zip(samples, batch["data_samples"], strict=True):
+        assert torch.equal(got.gt_sem_seg.data, given.gt_sem_seg.data)
+
+
 def test_preprocessor_makes_samples_where_padding_would_be_lost():
     ours = preprocessors()[1]
     images = [torch.zeros(3, h, 8, dtype=torch.uint8) for h in (6, 8)]
@@ -203,6 +220,64 @@ def test_preprocessor_makes_samples_where_padding_would_be_lost():
     assert [type(s) for s in batch["data_samples"]] == [SegDataSample, SegDataSample]
     assert batch["data_samples"][0].img_padding_size == (0, 0, 0, 2)
     assert ours({"inputs": images[:1]}, False)["data_samples"] is None
+
+
+def segmentors(mode="whole", **head):
+    """Stock and ours with the same weights."""
+    cfg = {
+        "backbone": {"type": "ResNetV1c", "depth": 18, "base_channels": 4, "out_indices": (0,), "num_stages": 1,
+                     "strides": (1,), "dilations": (1,), "norm_cfg": {"type": "BN"}},
+        "decode_head": {**head_cfg("FCNHead", LOSS), "in_channels": 4, **head},
+        "test_cfg": {"mode": mode, "crop_size": (16, 16), "stride": (8, 8)},
+    }  # fmt: skip
+    models = twins({"type": "EncoderDecoder", **cfg}, {"type": "SegfastEncoderDecoder", **cfg})
+    return [model.eval() for model in models]
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize("ori_shape", [(28, 37), (20, 50)])
+@pytest.mark.parametrize("flip", [None, "horizontal", "vertical"])
+def test_segmentor_validates_without_logits(mode, ori_shape, flip):
+    stock, ours = segmentors(mode)
+    images, found = torch.randn(2, 3, 32, 40), []
+    for model in (stock, ours):
+        samples = [sample(ori_shape=ori_shape) for _ in range(2)]
+        for one in samples:
+            padding = {"img_padding_size": (0, 3, 0, 4), "pad_shape": (32, 40)}
+            one.set_metainfo(padding | {"flip": bool(flip), "flip_direction": flip})
+        with torch.no_grad():
+            found.append(model.val_step({"inputs": images, "data_samples": samples}))
+    for theirs, mine in zip(*found, strict=True):
+        assert type(mine) is SegDataSample
+        assert mine.pred_sem_seg.data.shape == (1, *ori_shape)
+        assert (mine.pred_sem_seg.data != theirs.pred_sem_seg.data).float().mean() < 1e-3
+        assert "seg_logits" in theirs
+        assert ("seg_logits" in mine) == (mode == "slide")
+
+
+def test_segmentor_keeps_logits_where_they_are_asked_for():
+    ours = segmentors()[1]
+    batch = {"inputs": torch.randn(1, 3, 32, 40), "data_samples": [sample()]}
+    with torch.no_grad():
+        assert "seg_logits" in ours.test_step(batch)[0]
+        ours.test_cfg["keep_logits"] = False
+        bare = {"inputs": batch["inputs"], "data_samples": [sample()]}
+        assert "seg_logits" not in ours.test_step(bare)[0]
+        ours.test_cfg["keep_logits"] = True
+        assert "seg_logits" in ours.val_step(batch)[0]
+        assert ours(batch["inputs"], mode="predict")[0].pred_sem_seg.data.shape == (1, 32, 40)
+
+
+def test_segmentor_leaves_one_channel_to_the_stock_one():
+    loss = {**LOSS, "use_sigmoid": True}
+    stock, ours = segmentors(num_classes=2, out_channels=1, threshold=0.4, loss_decode=loss)
+    images = torch.randn(1, 3, 32, 40)
+    with torch.no_grad():
+        found = [
+            model.val_step({"inputs": images, "data_samples": [sample()]})[0].pred_sem_seg.data
+            for model in (stock, ours)
+        ]
+    assert torch.equal(*found)
 
 
 def test_metric_in_mmengines_evaluator():

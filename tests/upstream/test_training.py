@@ -154,6 +154,7 @@ randomness = dict(seed=0)
 """
 SWAPPED = {
     "type='SegDataPreProcessor'": "type='SegfastSegDataPreProcessor'",
+    "type='EncoderDecoder'": "type='SegfastEncoderDecoder'",
     "type='FCNHead'": "type='SegfastFCNHead'",
     "type='CrossEntropyLoss'": "type='SegfastCrossEntropyLoss'",
     "type='IoUMetric'": "type='SegfastIoUMetric'",
