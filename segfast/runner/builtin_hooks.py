@@ -96,17 +96,17 @@ class ParamSchedulerHook(Hook):
     ) -> None:
         """Step those that count iterations."""
         for scheduler in runner.param_schedulers:
-            if not scheduler.by_epoch and not hasattr(scheduler, "need_val_args"):
+            if not scheduler.by_epoch and not getattr(scheduler, "need_val_args", False):
                 scheduler.step()
 
     def after_train_epoch(self, runner: Any) -> None:
         """Step those that count epochs."""
         for scheduler in runner.param_schedulers:
-            if scheduler.by_epoch and not hasattr(scheduler, "need_val_args"):
+            if scheduler.by_epoch and not getattr(scheduler, "need_val_args", False):
                 scheduler.step()
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Step those that watch a metric."""
         for scheduler in runner.param_schedulers:
-            if hasattr(scheduler, "need_val_args"):
+            if getattr(scheduler, "need_val_args", False):
                 scheduler.step(metrics)

@@ -62,8 +62,10 @@ class _TrainLoop:
 
     def _validate(self, step: int, last: bool) -> bool:
         """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due."""
+        if step < self.val_begin:
+            return False
         interval = next(i for start, i in reversed(self.intervals) if step + 1 >= start)
-        due = step >= self.val_begin and (step % interval == 0 or last)
+        due = step % interval == 0 or last
         if due and self.runner.val_loop is not None:
             self.runner.val_loop.run()
         return due

@@ -37,7 +37,9 @@ class MessageHub:
 
     def update_scalar(self, name: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Add a value: a number, or a 0-d tensor, which is not waited for. `count` and `resumed` are for callers."""
-        scalar = self.scalars.setdefault(name, Scalar())
+        scalar = self.scalars.get(name)
+        if scalar is None:
+            scalar = self.scalars[name] = Scalar()
         scalar.last = value.detach() if isinstance(value, Tensor) else value
         scalar.values.append(scalar.last)
 

@@ -2,78 +2,27 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+from typing import Any
+
 from segfast.registry import PARAM_SCHEDULERS
+from segfast.runner import schedulers
 from segfast.runner.plateau import ReduceOnPlateauLR
-from segfast.runner.schedulers import (
-    ConstantLR,
-    CosineAnnealingLR,
-    CosineRestartLR,
-    ExponentialLR,
-    LinearLR,
-    MultiStepLR,
-    PolyLR,
-    StepLR,
-)
+from segfast.runner.scheduler import ParamScheduler
 
 
-@PARAM_SCHEDULERS.register_module()
-class PolyMomentum(PolyLR):
-    """As PolyLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class CosineAnnealingMomentum(CosineAnnealingLR):
-    """As CosineAnnealingLR."""
-
-    param_name = "momentum"
+def _twin(scheduler: type[ParamScheduler]) -> Any:
+    """`PolyLR` -> `PolyMomentum`: the same schedule for the other parameter, registered."""
+    body = {"param_name": "momentum", "__module__": __name__, "__doc__": scheduler.__doc__}
+    name = scheduler.__name__.removesuffix("LR") + "Momentum"
+    return PARAM_SCHEDULERS.register_module()(type(name, (scheduler,), body))
 
 
-@PARAM_SCHEDULERS.register_module()
-class CosineRestartMomentum(CosineRestartLR):
-    """As CosineRestartLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class LinearMomentum(LinearLR):
-    """As LinearLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class ConstantMomentum(ConstantLR):
-    """As ConstantLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class StepMomentum(StepLR):
-    """As StepLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class MultiStepMomentum(MultiStepLR):
-    """As MultiStepLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class ExponentialMomentum(ExponentialLR):
-    """As ExponentialLR."""
-
-    param_name = "momentum"
-
-
-@PARAM_SCHEDULERS.register_module()
-class ReduceOnPlateauMomentum(ReduceOnPlateauLR):
-    """As ReduceOnPlateauLR."""
-
-    param_name = "momentum"
+PolyMomentum = _twin(schedulers.PolyLR)
+CosineAnnealingMomentum = _twin(schedulers.CosineAnnealingLR)
+CosineRestartMomentum = _twin(schedulers.CosineRestartLR)
+LinearMomentum = _twin(schedulers.LinearLR)
+ConstantMomentum = _twin(schedulers.ConstantLR)
+StepMomentum = _twin(schedulers.StepLR)
+MultiStepMomentum = _twin(schedulers.MultiStepLR)
+ExponentialMomentum = _twin(schedulers.ExponentialLR)
+ReduceOnPlateauMomentum = _twin(ReduceOnPlateauLR)

@@ -83,6 +83,4 @@ class ReduceOnPlateauLR(ParamScheduler):
             )
         self.last_step += 1
         if self.begin <= self.last_step < self.end:
-            self._follow()
-            self._scheduler.step(float(metrics[self.monitor]))
-            self._write_back()
+            self._advance(float(metrics[self.monitor]))

@@ -30,6 +30,7 @@ class ParamScheduler:
     """
 
     param_name = "lr"
+    need_val_args = False  # stepped by iterations or epochs, not with the metrics of a validation
     epoch_arguments: tuple[str, ...] = ()  # arguments beside begin and end that count epochs
 
     def __init__(
@@ -51,6 +52,7 @@ class ParamScheduler:
         self.optimizer = optimizer
         self.begin, self.end, self.by_epoch = begin, end, by_epoch
         self.param_name = param_name or self.param_name
+        self._initial = f"initial_{self.param_name}"
         for group in optimizer.param_groups:
             group.setdefault(self._initial, self._read(group))
         self.last_step = -1
@@ -72,9 +74,7 @@ class ParamScheduler:
             self._start()
             self._write_back()
         elif self.begin < self.last_step < self.end:
-            self._follow()
-            self._scheduler.step()
-            self._write_back()
+            self._advance()
 
     def state_dict(self) -> dict:
         """Everything that `load_state_dict` needs, as plain values."""
@@ -85,32 +85,26 @@ class ParamScheduler:
         self.last_step = state["last_step"]
         self._scheduler.load_state_dict(state["scheduler"])
 
-    @property
-    def _initial(self) -> str:
-        return f"initial_{self.param_name}"
-
     def _start(self) -> None:
         """Make the stand-ins and torch's scheduler, which sets the first step's values."""
-        groups = [
-            {"params": [torch.nn.Parameter(torch.empty(0))], "lr": value, "initial_lr": initial}
-            for value, initial in self._values()
-        ]
+        groups = []
+        for group in self.optimizer.param_groups:
+            initial = group[self._initial]
+            offset = self.offset(initial)
+            parameters = [torch.nn.Parameter(torch.empty(0))]
+            value = self._read(group) - offset
+            groups.append({"params": parameters, "lr": value, "initial_lr": initial - offset})
         self._stand_in = torch.optim.SGD(groups, lr=0.0)
         self._scheduler = self.make(self._stand_in)
         self._stand_in.step()  # torch's schedulers warn of optimisers that never step
 
-    def _values(self) -> list[tuple[float, float]]:
-        """Per group the present and the initial value, less the offset."""
-        values = []
-        for group in self.optimizer.param_groups:
-            offset = self.offset(group[self._initial])
-            values.append((self._read(group) - offset, group[self._initial] - offset))
-        return values
-
-    def _follow(self) -> None:
-        """Present values into the stand-ins: others may have changed them."""
-        for stand_in, (value, _) in zip(self._stand_in.param_groups, self._values(), strict=True):
-            stand_in["lr"] = value
+    def _advance(self, *metrics: float) -> None:
+        """Step torch's scheduler from the groups' present values, which others may have changed."""
+        groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
+        for group, stand_in in groups:
+            stand_in["lr"] = self._read(group) - self.offset(group[self._initial])
+        self._scheduler.step(*metrics)
+        self._write_back()
 
     def _write_back(self) -> None:
         groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
