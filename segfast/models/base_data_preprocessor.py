@@ -70,18 +70,21 @@ class BaseDataPreprocessor(nn.Module):
             data: mappings (become dicts), sequences, named tuples, tensors, samples; anything
                 else is passed through.
         """
+        kind = type(data)  # asking abstract classes takes longer than moving a tensor
         if isinstance(data, Tensor):
             return self._cast_tensor(data)
+        if kind is list:
+            return [self.cast_data(value) for value in data]
         if isinstance(data, BaseDataElement):
             return self._cast_element(data)
-        if isinstance(data, Mapping):
+        if kind is dict or isinstance(data, Mapping):
             return {key: self.cast_data(value) for key, value in data.items()}
         if data is None or isinstance(data, (str, bytes)):
             return data
         if isinstance(data, tuple) and hasattr(data, "_fields"):
-            return type(data)(*(self.cast_data(value) for value in data))
+            return kind(*(self.cast_data(value) for value in data))
         if isinstance(data, Sequence):
-            return type(data)([self.cast_data(value) for value in data])  # type: ignore[call-arg]
+            return kind([self.cast_data(value) for value in data])  # type: ignore[call-arg]
         return data
 
     def _cast_tensor(self, tensor: Tensor) -> Tensor:

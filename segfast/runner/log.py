@@ -102,7 +102,7 @@ class RunLog:
 
 
 def _json_value(value: Any) -> Any:
-    if hasattr(value, "item"):
+    if not isinstance(value, (float, int, str)) and hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

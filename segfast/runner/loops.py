@@ -26,10 +26,13 @@ class _TrainLoop:
         prefetch: bool = True,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.intervals = [(0, val_interval), *(tuple(pair) for pair in dynamic_intervals or [])]
-        if any(len(pair) != 2 or pair[1] < 1 for pair in self.intervals):
-            raise ValueError(f"expected val_interval >= 1, got {[p[-1] for p in self.intervals]}")
-        if self.intervals != sorted(self.intervals):
+        self._changes = [
+            tuple(pair) for pair in dynamic_intervals or []
+        ]  # of val_interval, to come
+        intervals = [val_interval, *(interval for _, interval in self._changes)]
+        if any(interval < 1 for interval in intervals):
+            raise ValueError(f"expected val_interval >= 1, got {intervals}")
+        if self._changes != sorted(self._changes):
             raise ValueError(f"expected dynamic_intervals in order, got {dynamic_intervals}")
         if len(dataloader) == 0:
             raise ValueError(
@@ -64,8 +67,9 @@ class _TrainLoop:
         """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due."""
         if step < self.val_begin:
             return False
-        interval = next(i for start, i in reversed(self.intervals) if step + 1 >= start)
-        due = step % interval == 0 or last
+        while self._changes and step + 1 >= self._changes[0][0]:
+            self.val_interval = self._changes.pop(0)[1]
+        due = step % self.val_interval == 0 or last
         if due and self.runner.val_loop is not None:
             self.runner.val_loop.run()
         return due

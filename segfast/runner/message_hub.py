@@ -2,6 +2,8 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import itertools
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +14,11 @@ from torch import Tensor
 class Scalar:
     """The values of one name since the last log line, tensors on their device."""
 
+    KEPT = 10_000  # of a name that nobody takes, the newest
+
     def __init__(self) -> None:
         """No values yet."""
-        self.values: list[Any] = []
+        self.values: deque[Any] = deque(maxlen=self.KEPT)
         self.last: Any = None  # outlives the line
 
     def current(self) -> float:
@@ -23,8 +27,8 @@ class Scalar:
 
     def mean(self, window: int | None = None) -> float:
         """Mean of the newest `window` values since the last line, or of all; waits for the device."""
-        values = self.values[-window:] if window else self.values
-        return sum(float(value) for value in values) / max(len(values), 1)
+        values = list(self.values)[-window:] if window else list(self.values)
+        return sum(_to_numbers(values)) / max(len(values), 1)
 
 
 class MessageHub:
@@ -67,28 +71,34 @@ class MessageHub:
         return self.runtime_info.get(name, default)
 
     def take(self, prefix: str, window: int | None = None) -> dict[str, float]:
-        """Means of everything under a prefix since it was last taken, in one transfer.
+        """Means of everything under a prefix since it was last taken, in one transfer per device.
 
         Args:
             prefix: `train/`; it is left out of the names that are returned.
             window: only the newest values count.
         """
-        means: dict[str, float] = {}
-        waiting: dict[str, Tensor] = {}
+        taken: dict[str, list[Any]] = {}
         for name, scalar in self.scalars.items():
-            values, short = scalar.values, name.removeprefix(prefix)
-            if not name.startswith(prefix) or not values:
-                continue
-            values = values[-window:] if window else values
-            tensors = [value for value in values if isinstance(value, Tensor)]
-            means[short] = sum(value for value in values if not isinstance(value, Tensor)) / len(
-                values
-            )
-            if tensors:
-                waiting[short] = torch.stack(tensors).sum(dtype=torch.float32) / len(values)
-            scalar.values = []
-        if waiting:
-            totals = torch.stack([value.float() for value in waiting.values()]).tolist()
-            for short, total in zip(waiting, totals, strict=True):
-                means[short] += total
-        return means
+            if name.startswith(prefix) and scalar.values:
+                newest = list(scalar.values)
+                taken[name.removeprefix(prefix)] = newest[-window:] if window else newest
+                scalar.values.clear()
+        numbers = iter(_to_numbers([value for values in taken.values() for value in values]))
+        return {
+            short: sum(itertools.islice(numbers, len(values))) / len(values)
+            for short, values in taken.items()
+        }
+
+
+def _to_numbers(values: list[Any]) -> list[float]:
+    """Numbers and 0-d tensors as numbers; one transfer per device."""
+    tensors: dict[torch.device, list[int]] = {}  # device -> places in `values`
+    for place, value in enumerate(values):
+        if isinstance(value, Tensor):
+            tensors.setdefault(value.device, []).append(place)
+    numbers = list(values)
+    for places in tensors.values():
+        fetched = torch.stack([values[place].reshape(()) for place in places]).tolist()
+        for place, number in zip(places, fetched, strict=True):
+            numbers[place] = number
+    return numbers

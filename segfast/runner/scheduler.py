@@ -7,6 +7,7 @@ intervals, its last step runs at the end value.
 
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -88,9 +89,11 @@ class ParamScheduler:
     def _start(self) -> None:
         """Make the stand-ins and torch's scheduler, which sets the first step's values."""
         groups = []
+        self._offsets = []  # one per group
         for group in self.optimizer.param_groups:
             initial = group[self._initial]
             offset = self.offset(initial)
+            self._offsets.append(offset)
             parameters = [torch.nn.Parameter(torch.empty(0))]
             value = self._read(group) - offset
             groups.append({"params": parameters, "lr": value, "initial_lr": initial - offset})
@@ -100,20 +103,23 @@ class ParamScheduler:
 
     def _advance(self, *metrics: float) -> None:
         """Step torch's scheduler from the groups' present values, which others may have changed."""
-        groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
-        for group, stand_in in groups:
-            stand_in["lr"] = self._read(group) - self.offset(group[self._initial])
+        for group, stand_in, offset in self._pairs():
+            stand_in["lr"] = self._read(group) - offset
         self._scheduler.step(*metrics)
         self._write_back()
 
     def _write_back(self) -> None:
-        groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
-        for group, stand_in in groups:
-            value = stand_in["lr"] + self.offset(group[self._initial])
+        for group, stand_in, offset in self._pairs():
+            value = stand_in["lr"] + offset
             if self.param_name == "momentum" and "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
             else:
                 group[self.param_name] = value
+
+    def _pairs(self) -> Iterator[tuple[dict, dict, float]]:
+        """Every group with its stand-in and its offset."""
+        groups, stand_ins = self.optimizer.param_groups, self._stand_in.param_groups
+        return zip(groups, stand_ins, self._offsets, strict=True)
 
     def _read(self, group: dict) -> float:
         if self.param_name == "momentum" and "betas" in group:
