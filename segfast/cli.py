@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segfast.errors import ConfigError, UserError
+from segfast.errors import ConfigError, OutputError, UserError
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
+    """Run one command; the exit status is 0 done, 2 wrong input, 1 anything else, 130 interrupted.
+
+    A training that SIGTERM ended raises SystemExit(143), its state saved.
+    """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes positional arguments in one run; overrides may also stand behind the options.
@@ -32,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("SEGFAST_DEBUG") == "1":
             traceback.print_exc()
         sys.stderr.write(f"segfast: error: {' '.join(str(error).split())}\n")
-        return WRONG_INPUT
-    except KeyboardInterrupt:
-        sys.stderr.write("segfast: interrupted\n")
+        return FAILED if isinstance(error, OutputError) else WRONG_INPUT
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"segfast: {stop or 'interrupted'}\n")
         return INTERRUPTED
     except Exception:
         traceback.print_exc()

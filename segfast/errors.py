@@ -29,6 +29,20 @@ class DataError(UserError):
     """An image, a mask or a data folder cannot be used."""
 
 
+class OutputError(UserError):
+    """A file cannot be written: the disk is full, the folder is read-only. The command line exits with status 1."""
+
+    def __init__(self, path: object, reason: object, consequence: str = "") -> None:
+        """Name the file and the system's reason; `consequence` is appended."""
+        why = getattr(reason, "strerror", None) or reason
+        super().__init__(f"cannot write {path}: {why}{consequence}")
+        self.path, self.reason, self.consequence = path, why, consequence
+
+    def __reduce__(self) -> tuple:
+        """Rebuild from its parts."""
+        return OutputError, (self.path, self.reason, self.consequence)
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, unreadable, or does not fit the model."""
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from segfast.datasets.worker_start import WorkerStart
 from segfast.errors import ConfigError, UserError
 from segfast.registry import DATASETS, FUNCTIONS, SAMPLERS, did_you_mean
 
@@ -135,6 +136,7 @@ def build_dataloader(
         options.update(_build_samplers(samplers, dataset, batch_size, seed, path))
     for key in ("collate_fn", "worker_init_fn"):
         options[key] = _build_function(options.get(key), _join(path, key))
+    options["worker_init_fn"] = WorkerStart(options["worker_init_fn"])
     if seed is not None:
         options.setdefault("generator", torch.Generator().manual_seed(seed + _world()[0]))
     try:

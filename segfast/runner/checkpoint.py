@@ -5,11 +5,9 @@ Every file opens with `torch.load(weights_only=True)`; nothing in it can execute
 
 # SPDX-License-Identifier: Apache-2.0
 
-import contextlib
-import os
 import pickle
 import random
-import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +16,21 @@ import torch
 from torch import nn
 
 from segfast.errors import CheckpointError
+from segfast.runner.atomic_file import write_atomically
 from segfast.runner.inert import inert_globals, without_inert
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
-    """Write `state` to a temporary name, sync it to the disk, rename: a kill leaves the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: torch.save(state, file))
+    """Write `state` to a temporary name, sync it to the disk, rename: a kill leaves the old file or the new one.
 
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(binary file)` on a temporary file beside `path`, then rename it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    Raises:
+        OutputError: it cannot be written; what was there before still is.
+    """
+    write_atomically(Path(path), lambda file: torch.save(state, file))
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint safely; of MMEngine's files the pickled objects are left out.
+    """Read a checkpoint safely, its checksums compared; of MMEngine's files the pickled objects are left out.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than plain data.
@@ -54,6 +39,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
+        _compare_checksums(path)
         state = _load(path, device)
     except (
         Exception
@@ -67,6 +53,18 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
             f"{path} holds a {type(state).__name__}, expected a dict with 'state_dict'"
         )
     return state
+
+
+def _compare_checksums(path: Path) -> None:
+    """Raise if a record is not what was written: torch.save stores the CRC-32 of each, torch.load ignores it."""
+    if not zipfile.is_zipfile(path):
+        return  # torch.save before 1.6; torch.load says what is wrong with anything else
+    with zipfile.ZipFile(path) as file:
+        if sum(record.file_size for record in file.infolist()) > path.stat().st_size:
+            raise ValueError("its records are compressed, or claim more bytes than it has")
+        damaged = file.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of its record {damaged} is wrong, the file is damaged")
 
 
 def _load(path: Path, device: str | torch.device) -> Any:

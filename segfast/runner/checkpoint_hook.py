@@ -10,8 +10,9 @@ from typing import Any
 
 from segfast.errors import ConfigError
 from segfast.registry import HOOKS, did_you_mean
+from segfast.runner.atomic_file import remove_unfinished, write_atomically
 from segfast.runner.better import GREATER, LESS, better_rule
-from segfast.runner.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from segfast.runner.checkpoint import load_checkpoint, save_checkpoint
 from segfast.runner.hooks import Hook
 
 
@@ -29,7 +30,8 @@ class CheckpointHook(Hook):
             hold weights and meta only.
         rule: "greater" or "less", for all keys or one each; None infers it from the metric's name by `greater_keys`
             and `less_keys`.
-        max_keep_ckpts: how many regular files stay; -1 keeps all.
+        max_keep_ckpts: how many regular files stay; -1 keeps all. With two, a run whose last file gets damaged
+            resumes from the one before.
         out_dir: a folder for them instead of work_dir; they lie in its subfolder of the work_dir's name.
         filename_tmpl: their names, default `iter_{}.pth` or `epoch_{}.pth`.
         published_keys: after training, the last and the best file are written once more with these keys only, named
@@ -46,7 +48,7 @@ class CheckpointHook(Hook):
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         out_dir: str | Path | None = None,
-        max_keep_ckpts: int = 1,
+        max_keep_ckpts: int = 2,
         save_last: bool = True,
         save_best: str | Sequence[str] | None = "auto",
         rule: str | Sequence[str] | None = None,
@@ -69,20 +71,32 @@ class CheckpointHook(Hook):
         self.less_keys = _listed(less_keys) or list(LESS)
         self.save_best = _listed(save_best)
         self.rules = self._rules(rule)
-        self.best: dict[str, dict[str, Any]] = {}  # metric -> its score and file
+        self.best: dict[str, dict[str, Any]] = {}  # metric -> its score and the name of its file
         self.last_checkpoint: str | None = None
-        self._last_step = -1
-        self._kept: list[str] = []
+        self._last_step = self._last_iter = -1  # of the last save
+        self._improved = False
+        self._kept: list[str] = []  # names
+        self._folder = Path()
 
     @property
     def best_checkpoint(self) -> str | None:
         """The best file; of several metrics the first one's."""
-        return next((entry["path"] for entry in self.best.values()), None)
+        return next((str(self._folder / entry["name"]) for entry in self.best.values()), None)
 
     @property
     def best_score(self) -> float | None:
         """Its score."""
         return next((entry["score"] for entry in self.best.values()), None)
+
+    def before_run(self, runner: Any) -> None:
+        """Find the folder."""
+        work_dir = Path(runner.work_dir)
+        self._folder = work_dir if self.out_dir is None else Path(self.out_dir) / work_dir.name
+
+    def before_train(self, runner: Any) -> None:
+        """Clear up behind a run that was killed."""
+        for folder in {Path(runner.work_dir), self._folder}:
+            remove_unfinished(folder)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -109,16 +123,21 @@ class CheckpointHook(Hook):
         improved = [
             self._keep_best(runner, i, key, metrics) for i, key in enumerate(self.save_best)
         ]
+        self._improved = any(improved)
+
+    def after_val(self, runner: Any) -> None:
+        """Save once more, after all hooks, if the file of this step does not know of its new best."""
         step = runner.epoch if self._by_epoch(runner) else runner.iter
-        if any(improved) and self._last_step == step:  # that file does not know of it yet
+        if self._improved and self._last_step == step:
             self._save(runner, step, iteration=runner.iter, epoch=runner.epoch)
+        self._improved = False
 
     def after_train(self, runner: Any) -> None:
         """Publish."""
         if self.published_keys:
-            for path in {self.last_checkpoint, *(entry["path"] for entry in self.best.values())}:
-                if path is not None:
-                    _publish(Path(path), self.published_keys)
+            names = {*self._kept[-1:], *(entry["name"] for entry in self.best.values())}
+            for name in names:
+                _publish(self._folder / name, self.published_keys)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """A resumed run goes on with the same best and the same files."""
@@ -129,7 +148,19 @@ class CheckpointHook(Hook):
         """Take over the best and the files."""
         if runner.resume:
             state = checkpoint.get("checkpoint_hook", {})
-            self.best, self._kept = dict(state.get("best", {})), list(state.get("kept", []))
+            # Names only: a checkpoint of somebody else must not name files elsewhere that would be deleted.
+            self._kept = [Path(name).name for name in state.get("kept", [])]
+            self.best = {
+                key: {"score": entry["score"], "name": Path(entry["name"]).name}
+                for key, entry in state.get("best", {}).items()
+            }
+            self.last_checkpoint = str(runner.resumed_from) if runner.resumed_from else None
+
+    def save_now(self, runner: Any) -> str:
+        """Save between two iterations, whatever the interval; returns the file."""
+        if self._last_iter != runner.iter:
+            self._save(runner, -1, iteration=runner.iter, epoch=runner.epoch)
+        return str(self.last_checkpoint)
 
     def _by_epoch(self, runner: Any) -> bool:
         return runner.train_loop.by_epoch if self.by_epoch is None else self.by_epoch
@@ -137,10 +168,6 @@ class CheckpointHook(Hook):
     def _due(self, step: int) -> bool:
         past = step - self.save_begin
         return self.interval > 0 and past >= 0 and past % self.interval == 0
-
-    def _folder(self, runner: Any) -> Path:
-        work_dir = Path(runner.work_dir)
-        return work_dir if self.out_dir is None else Path(self.out_dir) / work_dir.name
 
     def _name(self, runner: Any, step: int) -> str:
         default = "epoch_{}.pth" if self._by_epoch(runner) else "iter_{}.pth"
@@ -189,24 +216,25 @@ class CheckpointHook(Hook):
             return False
         step = runner.epoch if self._by_epoch(runner) else runner.iter
         name = f"best_{key}_{self._name(runner, step)}".replace("/", "_")
-        path = self._folder(runner) / name
-        runner.save_checkpoint(path, weights_only=True)
-        self.best[key] = {"score": score, "path": str(path)}
-        if best and best["path"] != str(path):
-            Path(best["path"]).unlink(missing_ok=True)
+        runner.save_checkpoint(self._folder / name, weights_only=True)
+        self.best[key] = {"score": score, "name": name}
+        if best and best["name"] != name:
+            (self._folder / best["name"]).unlink(missing_ok=True)
         return True
 
     def _save(self, runner: Any, step: int, iteration: int, epoch: int | None = None) -> None:
-        path = self._folder(runner) / self._name(runner, step)
-        self._last_step = step
-        self._kept = [kept for kept in self._kept if kept != path.name] + [path.name]
-        dropped = self._kept[: -self.max_keep_ckpts] if self.max_keep_ckpts > 0 else []
-        self._kept = self._kept[len(dropped) :]
+        name = f"iter_{iteration}.pth" if step < 0 else self._name(runner, step)
+        path = self._folder / name
+        self._last_step, self._last_iter = step, iteration
+        # What is about to be deleted is still in the file's list: whoever resumes from it deletes what a kill left.
+        self._kept = [kept for kept in self._kept if kept != name] + [name]
         without = [part for part, wanted in self.parts.items() if not wanted]
         runner.save_checkpoint(path, step=iteration, epoch=epoch, without=without)
         self.last_checkpoint = str(path)
         pointer = Path(runner.work_dir) / "last_checkpoint"
         write_atomically(pointer, lambda file: file.write(f"{path}\n".encode()))
+        dropped = self._kept[: -self.max_keep_ckpts] if self.max_keep_ckpts > 0 else []
+        self._kept = self._kept[len(dropped) :]
         for old in dropped:
             path.with_name(old).unlink(missing_ok=True)
 

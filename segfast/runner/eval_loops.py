@@ -69,6 +69,7 @@ class _EvalLoop:
         self.runner.call_hook(
             f"after_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
+        self.runner.stop.check()
 
     def _without_losses(self, outputs: Any) -> Any:
         """The predictions; a last sample that holds nothing but `loss`, a dict, is kept aside."""

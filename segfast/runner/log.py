@@ -2,16 +2,19 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from segfast.errors import ConfigError
+from segfast.errors import ConfigError, OutputError
+from segfast.runner.atomic_file import write_atomically
 
 
 class RunLog:
@@ -64,6 +67,15 @@ class RunLog:
         plain = {key: _json_value(value) for key, value in record.items()}
         self._append("metrics.jsonl", json.dumps(plain) + "\n")
 
+    def forget(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop records that a resumed run will write again, and half a line that a kill left."""
+        path = self.work_dir / "metrics.jsonl"
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = "".join(f"{line}\n" for line in lines if _is_record(line, wanted))
+        write_atomically(path, lambda file: file.write(kept.encode()))
+
     def start_bar(self, total: int, done: int) -> None:
         """Begin the training's progress bar."""
         # With no terminal (a file, CI) a bar would be noise: one refresh in half a minute.
@@ -91,14 +103,28 @@ class RunLog:
             self._bar.close()
             self._bar = None
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(
+                OSError
+            ):  # each line was flushed; a full disk has been reported
+                file.close()
         self._files = {}
 
     def _append(self, name: str, text: str) -> None:
-        if name not in self._files:
-            self._files[name] = (self.work_dir / name).open("a", encoding="utf-8")
-        self._files[name].write(text)
-        self._files[name].flush()
+        path = self.work_dir / name
+        try:
+            if name not in self._files:
+                self._files[name] = path.open("a", encoding="utf-8")
+            self._files[name].write(text)
+            self._files[name].flush()
+        except OSError as error:
+            raise OutputError(path, error) from error
+
+
+def _is_record(line: str, wanted: Callable[[dict[str, Any]], bool]) -> bool:
+    try:
+        return wanted(json.loads(line))
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return False
 
 
 def _json_value(value: Any) -> Any:

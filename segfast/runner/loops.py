@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from segfast.registry import LOOPS
+from segfast.runner.checkpoint import random_state, set_random_state
 from segfast.runner.prefetch import fetch_ahead
 
 
@@ -42,6 +43,7 @@ class _TrainLoop:
         self.val_begin, self.val_interval, self.prefetch = val_begin, val_interval, prefetch
         self.epoch = 0
         self.iter = 0
+        self.validated = 0  # the step whose validation was the last to be finished
         self.stop_training = False  # EarlyStoppingHook sets it
 
     def run_iter(self, batch_idx: int, data_batch: Any) -> None:
@@ -52,6 +54,7 @@ class _TrainLoop:
             "after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
         self.iter += 1
+        self.runner.stop.check()
 
     def _ahead(self) -> AbstractContextManager[Iterable[Any]]:
         """The dataloader for one pass, prefetching where that is of use."""
@@ -64,14 +67,25 @@ class _TrainLoop:
             sampler.advance(num_batches * (self.dataloader.batch_size or 1))
 
     def _validate(self, step: int, last: bool) -> bool:
-        """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due."""
-        if step < self.val_begin:
+        """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due.
+
+        A run that resumes asks for the step where it goes on: what interrupted it may have been in this validation.
+        The random streams of training are left as they were, whatever the validation draws.
+        """
+        if step < self.val_begin or step == self.validated:
             return False
         while self._changes and step + 1 >= self._changes[0][0]:
             self.val_interval = self._changes.pop(0)[1]
         due = step % self.val_interval == 0 or last
         if due and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+            before, self.validated, random = self.validated, step, random_state()
+            try:
+                self.runner.val_loop.run()
+            except BaseException:
+                self.validated = before
+                raise
+            finally:
+                set_random_state(random)
         return due
 
 
@@ -108,6 +122,7 @@ class EpochBasedTrainLoop(_TrainLoop):
     def run(self) -> None:
         """From the present epoch and iteration to the end."""
         self.runner.call_hook("before_train")
+        self._validate(self.epoch, last=self.epoch == self.max_epochs)
         while self.epoch < self.max_epochs and not self.stop_training:
             self._run_epoch(self.iter - self.epoch * len(self.dataloader))
             self._validate(self.epoch, last=self.epoch == self.max_epochs)
@@ -159,6 +174,7 @@ class IterBasedTrainLoop(_TrainLoop):
         """From the present iteration to the end; hooks see one endless epoch."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
+        self._validate(self.iter, last=self.iter == self.max_iters)
         self.runner.model.train()
         with closing(self._batches()) as batches:
             while self.iter < self.max_iters and not self.stop_training:

@@ -70,6 +70,21 @@ class MessageHub:
         """A fact, or the default."""
         return self.runtime_info.get(name, default)
 
+    def pending(self) -> dict[str, list[float]]:
+        """What the next log line will average, as numbers, for a checkpoint."""
+        return {
+            name: _to_numbers(list(scalar.values))
+            for name, scalar in self.scalars.items()
+            if scalar.values
+        }
+
+    def resume(self, pending: Mapping[str, list[float]]) -> None:
+        """Take over what another run's hub had pending."""
+        self.scalars = {}
+        for name, values in pending.items():
+            for value in values:
+                self.update_scalar(name, value)
+
     def take(self, prefix: str, window: int | None = None) -> dict[str, float]:
         """Means of everything under a prefix since it was last taken, in one transfer per device.
 

@@ -3,9 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from segfast._native import build_info
 from segfast.config import dump_config
@@ -38,6 +41,8 @@ def save_run(
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "segfast_version": build_info()["version"],
         "dataset_meta": _plain_meta(runner.train_loop.dataloader.dataset),
+        "validated": runner.train_loop.validated,
+        "metrics": _plain_metrics(runner.metrics),
     }
     weights = {key: value.cpu() for key, value in runner.model.state_dict().items()}
     state: dict[str, Any] = {"meta": meta, "state_dict": weights}
@@ -48,6 +53,8 @@ def save_run(
             scheduler.state_dict() for scheduler in runner.param_schedulers
         ]
         state["random"] = random_state()
+        state["message_hub"] = runner.message_hub.pending()
+        state["gradients"] = _gradients(runner.model)
     runner.call_hook("before_save_checkpoint", checkpoint=state)  # hooks may change the weights
     if weights_only:
         state = {key: state[key] for key in ("meta", "state_dict")}
@@ -59,14 +66,11 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
 
     Without `training` only weights are loaded.
     """
-    source = runner.load_from
-    if runner.resume and source is None:
-        source = _last_checkpoint(runner.work_dir)
-        if source is None:
-            runner.log.info(f"nothing to resume in {runner.work_dir}: starting from the beginning")
-    if source is None:
+    found = _find(runner, training)
+    if found is None:
         return
-    checkpoint = load_checkpoint(source, runner.device)
+    source, checkpoint = found
+    runner.resumed_from = source if runner.resume and training else None
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # hooks may change the weights
     strict = bool(runner.resume) or not training
     different = load_weights(runner.model, checkpoint, source, strict=strict)
@@ -76,6 +80,12 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
         )
     if not runner.resume or not training:
         return
+    _resume(runner, checkpoint, source)
+    runner.log.info(f"resumed {source} at iteration {runner.iter}")
+
+
+def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
+    """Put everything but the weights where it was."""
     if "optimizer" not in checkpoint or "param_schedulers" not in checkpoint:
         raise CheckpointError(
             f"{source} holds weights only, it cannot be resumed (hint: load_from without resume)"
@@ -84,8 +94,9 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
         raise CheckpointError(
             f"{source} is no checkpoint of segfast, its run cannot be resumed (hint: load_from without resume)"
         )
-    runner.train_loop.iter = checkpoint["meta"]["iter"]
-    runner.train_loop.epoch = checkpoint["meta"]["epoch"]
+    loop, meta = runner.train_loop, checkpoint["meta"]
+    loop.iter, loop.epoch, loop.validated = meta["iter"], meta["epoch"], meta.get("validated", 0)
+    runner.metrics = dict(meta.get("metrics", {}))
     runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     given, saved = len(runner.param_schedulers), len(checkpoint["param_schedulers"])
     if given != saved:
@@ -97,17 +108,84 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
         runner.param_schedulers, checkpoint["param_schedulers"], strict=True
     ):
         scheduler.load_state_dict(state)
+    runner.message_hub.resume(checkpoint.get("message_hub", {}))
+    gradients = checkpoint.get("gradients", {})
+    for name, parameter in runner.model.named_parameters():
+        gradient = gradients.get(name)
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
     set_random_state(checkpoint["random"])
-    runner.log.info(f"resumed {source} at iteration {runner.iter}")
+    runner.log.forget(lambda record: _is_past(record, loop))
 
 
-def _last_checkpoint(work_dir: Path) -> Path | None:
-    """The checkpoint that a work_dir names as its last; found again if the folder was moved."""
+def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to start from and its content; of a work_dir to resume, the newest that can be read.
+
+    Raises:
+        CheckpointError: the one that was named cannot be read, or none of several.
+    """
+    if runner.load_from is not None or not runner.resume:
+        named = None if runner.load_from is None else Path(runner.load_from)
+        return None if named is None else (named, load_checkpoint(named, runner.device))
+    candidates = _candidates(Path(runner.work_dir))
+    damaged: list[str] = []
+    for path in candidates:
+        try:
+            checkpoint = load_checkpoint(path, runner.device)
+        except CheckpointError as error:
+            runner.log.warning(f"{error}; trying the one before")
+            damaged.append(path.name)
+            continue
+        if not training or "random" in checkpoint:  # not the weights of somebody else
+            return path, checkpoint
+    if damaged:
+        raise CheckpointError(
+            f"none of {', '.join(damaged)} in {runner.work_dir} can be read (hint: delete them to start from the "
+            "beginning)"
+        )
+    runner.log.info(f"nothing to resume in {runner.work_dir}: starting from the beginning")
+    return None
+
+
+def _candidates(work_dir: Path) -> list[Path]:
+    """What a run may have saved, newest first: files of `work_dir` and of the folder its `last_checkpoint` names."""
+    folders, suffixes = {work_dir}, {".pth"}
     pointer = work_dir / "last_checkpoint"
-    if not pointer.is_file():
-        return None
-    path = Path(pointer.read_text(encoding="utf-8").strip())
-    return path if path.is_file() else work_dir / path.name
+    if pointer.is_file():
+        named = Path(pointer.read_text(encoding="utf-8", errors="replace").strip())
+        folders.add(named.parent)
+        suffixes.add(named.suffix)
+    found = {
+        path.resolve()
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix in suffixes
+    }
+    regular = [path for path in found if not path.name.startswith(("best_", "."))]
+    return sorted(regular, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """By parameter: what an accumulation group, or a model that steps by itself, has gathered so far."""
+    return {
+        name: parameter.grad.cpu()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def _is_past(record: Mapping[str, Any], loop: Any) -> bool:
+    """Whether a resumed run will not write that record of the metrics again."""
+    if record["mode"] == "val" and record["step"] > loop.validated:
+        return False
+    return record["iter"] <= loop.iter
+
+
+def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Those that are numbers."""
+    return {
+        key: float(value) for key, value in metrics.items() if not isinstance(value, (str, list))
+    }
 
 
 def _plain_meta(dataset: Any) -> dict:

@@ -11,6 +11,7 @@ from torch import nn
 
 from segfast.config import dump_config, load_config
 from segfast.errors import ConfigError
+from segfast.runner.atomic_file import write_atomically
 from segfast.runner.build import (
     build_hook,
     build_hooks,
@@ -34,6 +35,7 @@ from segfast.runner.log import RunLog
 from segfast.runner.message_hub import MessageHub
 from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume, save_run
+from segfast.runner.stop_signals import StopSignals, train_until_stopped
 
 NOT_TOLD = ("resume", "load_from", "quiet")  # how this run was called, not what it is
 
@@ -77,6 +79,7 @@ class Runner:
     val_loop: Any = None
     test_loop: Any = None
     optim_wrapper: Any = None
+    resumed_from: Path | None = None  # the checkpoint this run goes on from
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Runner:
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
         self._acting: dict[str, list[Hook]] = {}  # stage -> the hooks that do something there
         self.log = self.logger = RunLog(self.work_dir, quiet)
+        self.stop = StopSignals()
 
     @classmethod
     def from_cfg(cls, cfg: Any, **overrides: Any) -> "Runner":
@@ -203,12 +207,13 @@ class Runner:
         self.val_loop = build_loop(self, "val", *self._parts["val"])
         self.log.info(greeting(self))
         if self.cfg:
-            (self.work_dir / "config.yaml").write_text(dump_config(self.cfg), encoding="utf-8")
+            text = dump_config(self.cfg).encode()
+            write_atomically(self.work_dir / "config.yaml", lambda file: file.write(text))
         self.call_hook("before_run")
         self._load()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
         try:
-            self.train_loop.run()
+            train_until_stopped(self)
             self.call_hook("after_run")
         finally:
             self.log.close()

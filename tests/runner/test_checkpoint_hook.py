@@ -16,6 +16,7 @@ class FakeRunner(SimpleNamespace):
     def __init__(self, work_dir, max_iters=10):
         super().__init__(
             work_dir=work_dir, iter=0, max_iters=max_iters, epoch=0, max_epochs=1, optim_wrapper=1, resume=True,
+            resumed_from=None,
             train_loop=SimpleNamespace(by_epoch=False), saves=[],
         )  # fmt: skip
 
@@ -31,12 +32,14 @@ class FakeRunner(SimpleNamespace):
 def iterate(hook, runner, scores=()):
     """max_iters iterations; `scores`: iteration -> metrics of the validation after it."""
     scores = dict(scores)
+    hook.before_run(runner)
     for done in range(runner.max_iters):
         runner.iter = done
         hook.after_train_iter(runner, batch_idx=0)
         if done + 1 in scores:
             runner.iter = done + 1  # the loop counts before it validates
             hook.after_val_epoch(runner, metrics=scores[runner.iter])
+            hook.after_val(runner)
 
 
 def test_interval_last_and_how_many_stay(tmp_path):
@@ -71,8 +74,9 @@ def test_best(tmp_path, options, name, values, best):
 
 
 def test_auto_takes_the_first_metric_where_there_is_no_miou(tmp_path):
-    runner = FakeRunner(tmp_path)
-    CheckpointHook().after_val_epoch(runner, metrics={"seg/mDice": 1.0, "other": 2.0})
+    runner, hook = FakeRunner(tmp_path), CheckpointHook()
+    hook.before_run(runner)
+    hook.after_val_epoch(runner, metrics={"seg/mDice": 1.0, "other": 2.0})
     assert runner.names() == ["best_seg_mDice_iter_0.pth"]
 
 
@@ -165,9 +169,37 @@ def test_epochs_are_counted_as_the_loop_counts(tmp_path):
     runner = FakeRunner(tmp_path)
     runner.train_loop.by_epoch, runner.max_epochs = True, 3
     hook = CheckpointHook(interval=2, max_keep_ckpts=-1)
+    hook.before_run(runner)
     for runner.epoch in range(3):
         hook.after_train_epoch(runner)
         runner.epoch += 1
         hook.after_val_epoch(runner, metrics={"mIoU": runner.epoch})
         hook.after_train_iter(runner, batch_idx=0)
     assert runner.names() == ["best_mIoU_epoch_3.pth", "epoch_2.pth", "epoch_3.pth"]
+
+
+def test_names_from_a_checkpoint_stay_in_the_folder(tmp_path):
+    """Whoever resumes somebody else's checkpoint must not lose files elsewhere."""
+    outside = tmp_path / "outside.pth"
+    outside.write_text("precious")
+    runner = FakeRunner(tmp_path / "run", max_iters=3)
+    hook = CheckpointHook(interval=1, max_keep_ckpts=1)
+    best = {"mIoU": {"score": 0.0, "name": "../outside.pth"}}
+    state = {"checkpoint_hook": {"best": best, "kept": ["../outside.pth", str(outside)]}}
+    hook.after_load_checkpoint(runner, checkpoint=state)
+    iterate(hook, runner, {2: {"mIoU": 1.0}})
+    assert outside.read_text() == "precious"
+    assert runner.names() == ["best_mIoU_iter_2.pth", "iter_3.pth"]
+
+
+def test_a_stopped_run_is_saved_once(tmp_path):
+    runner, hook = FakeRunner(tmp_path), CheckpointHook(interval=2)
+    hook.before_run(runner)
+    runner.iter = 1
+    hook.after_train_iter(runner, batch_idx=1)
+    runner.iter = 2  # the loop has counted
+    assert hook.save_now(runner) == str(tmp_path / "iter_2.pth")
+    assert len(runner.saves) == 1
+    runner.iter = 3
+    assert hook.save_now(runner) == str(tmp_path / "iter_3.pth")
+    assert runner.names() == ["iter_2.pth", "iter_3.pth"]

@@ -1,0 +1,93 @@
+"""SIGTERM and SIGINT end a training between two iterations, with its state saved."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from segfast.errors import OutputError
+
+
+class TrainingStopped(Exception):
+    """Raised by the loops between two iterations once a signal has come; the Runner saves and leaves."""
+
+
+class StopSignals:
+    """While this context is open, the first SIGTERM or SIGINT is noted; a second one interrupts at once.
+
+    Handlers belong to the main thread; elsewhere the context does nothing, and signals do what they did before.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        """Nothing has come."""
+        self.received: signal.Signals | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        """Install the handlers."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the handlers back that were there."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
+
+    def check(self) -> None:
+        """Raise if a signal has come.
+
+        Raises:
+            TrainingStopped: it has.
+        """
+        if self.received is not None:
+            raise TrainingStopped
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt("interrupted twice: nothing was saved")
+        self.received = signal.Signals(number)
+
+
+def train_until_stopped(runner: Any) -> None:
+    """The training loop of a Runner; a signal, or a file that cannot be written, ends it in good order.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came (exit status 130). The state was saved after the iteration.
+        SystemExit: SIGTERM came; the same, with status 143.
+        OutputError: the disk is full, say; names the last good checkpoint.
+    """
+    hook = runner.checkpoint_hook
+    with StopSignals() as runner.stop:
+        try:
+            runner.train_loop.run()
+            return
+        except TrainingStopped:
+            saved = hook.save_now(runner) if hook else None
+        except OutputError as error:
+            good = _how_to_go_on(runner, hook.last_checkpoint if hook else None)
+            raise OutputError(error.path, error.reason, good) from error
+        except RuntimeError as error:
+            if runner.stop.received is None:
+                raise
+            # A worker that died of the same signal raises here, anywhere in a step: that state is not worth saving.
+            runner.log.warning(str(error))
+            saved = hook.last_checkpoint if hook else None
+    told = f"{runner.stop.received.name}{_how_to_go_on(runner, saved)}"
+    runner.log.info(told)
+    if runner.stop.received == signal.SIGINT:
+        raise KeyboardInterrupt(told)
+    raise SystemExit(128 + runner.stop.received)
+
+
+def _how_to_go_on(runner: Any, checkpoint: str | None) -> str:
+    """Behind what stopped the training: where it stands, and what to resume."""
+    kept = f"resume=True goes on from {checkpoint}" if checkpoint else "no state was saved"
+    return f": training stopped after iteration {runner.iter}; {kept}"
