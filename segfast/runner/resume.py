@@ -55,6 +55,8 @@ def save_run(
         state["random"] = random_state()
         state["message_hub"] = runner.message_hub.pending()
         state["gradients"] = _gradients(runner.model)
+        norm = runner.optim_wrapper.grad_norm  # for the next log line
+        state["grad_norm"] = None if norm is None else torch.as_tensor(norm).cpu()
     runner.call_hook("before_save_checkpoint", checkpoint=state)  # hooks may change the weights
     if weights_only:
         state = {key: state[key] for key in ("meta", "state_dict")}
@@ -109,6 +111,7 @@ def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
     ):
         scheduler.load_state_dict(state)
     runner.message_hub.resume(checkpoint.get("message_hub", {}))
+    runner.optim_wrapper.grad_norm = checkpoint.get("grad_norm")
     gradients = checkpoint.get("gradients", {})
     for name, parameter in runner.model.named_parameters():
         gradient = gradients.get(name)

@@ -1,0 +1,135 @@
+"""SIGTERM and SIGINT: the iteration is finished, the state saved, the status says which it was."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from toys import toy_config
+
+from segfast.runner import Hook, Runner
+from segfast.runner.checkpoint import load_checkpoint
+
+ITERATIONS = 60
+COMMAND = [
+    sys.executable, "-P", "-m", "segfast", "train", f"train_cfg.max_iters={ITERATIONS}", "train_cfg.val_interval=20",
+    "--device", "cpu", "--seed", "1",
+]  # fmt: skip
+
+
+class Kill(Hook):
+    """Sends this process a signal at some point."""
+
+    def __init__(self, stage, iteration, number):
+        def act(runner, **_):
+            if runner.iter == iteration and self.armed:
+                self.armed = False
+                os.kill(os.getpid(), number)
+
+        self.armed = True
+        setattr(type(self), stage, lambda self, runner, **_: act(runner))
+
+
+def killed_by(folder, stage, iteration, number):
+    hook = type("KillThen", (Kill,), {})(stage, iteration, number)
+    config = toy_config(folder, custom_hooks=[hook])
+    Runner.from_cfg(config).train()
+
+
+@pytest.mark.parametrize(
+    "stage", ["before_train_iter", "after_train_iter", "before_val_iter", "after_val"]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_goes_on_where_it_stopped(tmp_path, stage, number):
+    whole = Runner.from_cfg(toy_config(tmp_path / "whole"))
+    whole.train()
+    handler = signal.getsignal(signal.SIGTERM)
+    in_validation = "val" in stage
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        killed_by(tmp_path / "again", stage, 10 if in_validation else 6, number)
+    if number == signal.SIGTERM:
+        assert caught.value.code == 143
+    else:
+        assert caught.type is KeyboardInterrupt
+    assert signal.getsignal(signal.SIGTERM) == handler
+    expected = 10 if stage == "before_val_iter" else 11 if in_validation else 7
+    file = tmp_path / "again" / f"iter_{expected}.pth"
+    told = f"training stopped after iteration {expected}; resume=True goes on from {file}"
+    assert told in (tmp_path / "again/log.txt").read_text()
+    assert load_checkpoint(file)["meta"]["iter"] == expected
+    again = Runner.from_cfg(toy_config(tmp_path / "again"), resume=True)
+    again.train()
+    assert torch.equal(again.model.layer.weight, whole.model.layer.weight)
+    assert again.metrics == whole.metrics
+
+
+def test_a_second_signal_does_not_wait(tmp_path):
+    class Twice(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted twice: nothing was saved"):
+        Runner.from_cfg(toy_config(tmp_path, custom_hooks=[Twice()])).train()
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_training_in_a_thread_leaves_the_signals_alone(tmp_path):
+    failures = []
+
+    def train():
+        try:
+            Runner.from_cfg(toy_config(tmp_path)).train()
+        except BaseException as error:  # a thread has nobody to tell
+            failures.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert not failures
+
+
+def launch(folder, *more):
+    """The command in a process group of its own."""
+    return subprocess.Popen(
+        [*COMMAND, "--work-dir", str(folder), *more], text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(path, process):
+    """Until the run has written its first record."""
+    for _ in range(1200):
+        if path.is_file() and path.stat().st_size:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"no {path} in a minute")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_line_and_its_workers(tmp_path, number, status):
+    """The whole process group gets the signal, worker processes included; nobody is left over."""
+    process = launch(tmp_path, "train_dataloader.num_workers=2")
+    wait_for(tmp_path / "metrics.jsonl", process)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert f"{number.name}: training stopped after iteration" in out + err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    stopped_at = max(int(path.stem.split("_")[1]) for path in tmp_path.glob("iter_*.pth"))
+    assert 0 < stopped_at < ITERATIONS
+    process = launch(tmp_path, "--resume")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"at iteration {stopped_at}" in out
+    assert (tmp_path / f"iter_{ITERATIONS}.pth").is_file()
