@@ -147,6 +147,7 @@ def _predict(options: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
+    from segfast.datasets.images import read_picture
     from segfast.inference import expand, load_model, segment
     from segfast.visualization import SegLocalVisualizer
 
@@ -162,8 +163,9 @@ def _predict(options: argparse.Namespace) -> None:
         Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)).save(
             out / "masks" / name
         )
-        image = np.asarray(Image.open(source).convert("RGB"))
-        Image.fromarray(visualizer.overlay(image, labels)).save(out / "pictures" / name)
+        Image.fromarray(visualizer.overlay(read_picture(source), labels)).save(
+            out / "pictures" / name
+        )
     print(
         f"{len(sources)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from segfast._native import build_info
+from segfast.datasets.images import MAX_PIXELS_VARIABLE, max_pixels
 from segfast.errors import ConfigError, UserError
 from segfast.registry import did_you_mean
 
-_ENV_KEYS = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
+_ENV_KEYS = ("cudnn_benchmark", "max_pixels", "mp_cfg", "dist_cfg", "resource_limit")
 _LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 _RANDOMNESS_KEYS = ("seed", "deterministic", "diff_rank_seed")
 
@@ -40,6 +41,9 @@ def set_up_environment(
         )
     if "cudnn_benchmark" in env_cfg:
         torch.backends.cudnn.benchmark = bool(env_cfg["cudnn_benchmark"])
+    if "max_pixels" in env_cfg:
+        os.environ[MAX_PIXELS_VARIABLE] = str(env_cfg["max_pixels"])
+        max_pixels()  # a wrong one is refused now
     names = custom_imports.get("imports") or []
     for name in [names] if isinstance(names, str) else names:
         try:

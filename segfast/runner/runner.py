@@ -60,7 +60,7 @@ class Runner:
         data_preprocessor: the model's, where its config has none.
         load_from: checkpoint whose weights to start from, or to resume from.
         resume: continue a run exactly: from `load_from`, else from work_dir's last checkpoint.
-        env_cfg: dict(cudnn_benchmark=False); mp_cfg, dist_cfg and resource_limit may stay.
+        env_cfg: dict(cudnn_benchmark=False, max_pixels=178956970); mp_cfg, dist_cfg and resource_limit may stay.
         log_processor: dict(window_size, num_digits, by_epoch) of the LoggerHook.
         visualizer: draws the validation pictures, and takes scalars if it has `add_scalars`.
         randomness: dict(seed=None, deterministic=False).
