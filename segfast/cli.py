@@ -1,4 +1,4 @@
-"""The command line: train, test, predict, bench, doctor."""
+"""The command line: train, test, predict, check-data, bench, doctor."""
 
 # SPDX-License-Identifier: Apache-2.0
 
@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--device")
     predict.set_defaults(run=_predict)
+
+    check = commands.add_parser(
+        "check-data", help="scan the data sets of a config; exit status 0 fine, 2 problems found"
+    )
+    check.add_argument("items", nargs="*", metavar="CONFIG | key.path=value")
+    check.add_argument("--out", metavar="FILE", help="the full list: data set, kind, file")
+    check.add_argument("--workers", type=int, help="processes that read; default: one a core")
+    check.set_defaults(run=_check_data)
 
     bench = commands.add_parser("bench", help="time the operators against eager PyTorch")
     bench.add_argument("names", nargs="*", metavar="OP", help="operators, or runner; default: all")
@@ -169,6 +177,22 @@ def _predict(options: argparse.Namespace) -> None:
     print(
         f"{len(sources)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )
+
+
+def _check_data(options: argparse.Namespace) -> None:
+    from segfast.check_data import check_data
+
+    config, overrides = _split(options.items)
+    report = check_data(config, overrides=overrides, num_workers=options.workers)
+    print(report)
+    if options.out:
+        try:
+            Path(options.out).write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
+        except OSError as error:
+            raise UserError(f"--out {options.out}: {error.strerror}") from error
+    if report.num_problems:
+        listed = f"all in {options.out}" if options.out else "--out FILE lists all"
+        raise UserError(f"check-data: {report.num_problems} problems in the data ({listed})")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -8,17 +8,21 @@ from typing import Any, ClassVar
 
 import torch.utils.data
 
+from segfast.datasets.arguments import (
+    checked_colors,
+    checked_policy,
+    join_prefixes,
+    select,
+)
 from segfast.datasets.folder import IMAGE_SUFFIXES, Suffixes, pair_files
 from segfast.datasets.labels import LabelRule
 from segfast.datasets.mask_check import check_first_masks
 from segfast.datasets.metainfo import choose_palette, classes_label_map, merge_metainfo
 from segfast.datasets.sample_key import generator_for
+from segfast.datasets.skips import note_skip
 from segfast.datasets.transforms.base import Compose
 from segfast.errors import ConfigError, DataError
-from segfast.registry import DATASETS, did_you_mean
-
-_PREFIXES = ("img_path", "seg_map_path")
-_DEFAULT_PREFIX = {"img_path": "images", "seg_map_path": "masks"}
+from segfast.registry import DATASETS
 
 
 @DATASETS.register_module()
@@ -51,6 +55,11 @@ class BaseSegDataset(torch.utils.data.Dataset):
         reduce_zero_label: raw label 0 is ignored and all others go down by one.
         label_map: raw label -> label, for example {0: 0, 255: 1}; other raw labels than those and
             `ignore_index` are an error.
+        mask_colors: RGB colours, where masks are colour pictures: a pixel of the k-th colour has the
+            raw label k. A colour that is not listed is an error.
+        on_error: "raise" where a file cannot be used; or "skip": in training, another sample takes
+            its place, the same one on every run, chosen by (seed, epoch, index). What was replaced is
+            counted and logged. A data set of `test_mode` cannot skip: its metrics would be wrong.
 
     Raises:
         ConfigError: an argument does not fit; the text names the key.
@@ -58,6 +67,8 @@ class BaseSegDataset(torch.utils.data.Dataset):
     """
 
     METAINFO: ClassVar[dict] = {}
+    # Images without a mask are an error, or, where this is a dict, listed in it: see `pair_files`.
+    unpaired: ClassVar[dict[str, list[str]] | None] = None
 
     def __init__(
         self,
@@ -74,10 +85,12 @@ class BaseSegDataset(torch.utils.data.Dataset):
         ignore_index: int = 255,
         reduce_zero_label: bool = False,
         label_map: Mapping[int, int] | None = None,
+        mask_colors: Sequence[Sequence[int]] | None = None,
+        on_error: str = "raise",
     ) -> None:
         """List the files and check a few of them."""
         self.data_root = os.path.expanduser(os.fspath(data_root or ""))
-        self.data_prefix = _join_prefixes(self.data_root, data_prefix)
+        self.data_prefix = join_prefixes(self.data_root, data_prefix)
         self.ann_file = os.path.join(self.data_root, ann_file) if ann_file else ""
         self.img_suffix = img_suffix
         self.seg_map_suffix = seg_map_suffix
@@ -85,11 +98,13 @@ class BaseSegDataset(torch.utils.data.Dataset):
         self.max_refetch = max_refetch
         self.ignore_index = ignore_index
         self.reduce_zero_label = reduce_zero_label
+        self.mask_colors = checked_colors(mask_colors)
+        self.on_error = checked_policy(on_error, test_mode)
         self._metainfo = merge_metainfo(self.METAINFO, metainfo)
         self.label_map = self._resolve_label_map(label_map)
         self._complete_metainfo()
         self.pipeline = Compose(self.default_pipeline() if pipeline is None else pipeline)
-        self.data_list = _select(self.load_data_list(), indices)
+        self.data_list = select(self.load_data_list(), indices)
         self.check_data()
 
     def _resolve_label_map(self, label_map: Mapping[int, int] | None) -> dict[int, int] | None:
@@ -134,6 +149,7 @@ class BaseSegDataset(torch.utils.data.Dataset):
             self.img_suffix,
             self.seg_map_suffix,
             self.ann_file or None,
+            self.unpaired,
         )
         return [
             {"img_path": image} if mask is None else {"img_path": image, "seg_map_path": mask}
@@ -143,7 +159,8 @@ class BaseSegDataset(torch.utils.data.Dataset):
     def check_data(self) -> None:
         """Look at a few masks, see `check_first_masks`."""
         pairs = [(info["img_path"], info.get("seg_map_path")) for info in self.data_list]
-        check_first_masks(pairs, LabelRule.from_info(self._label_info()))
+        skip = self.on_error == "skip"
+        check_first_masks(pairs, self.label_rule, self.mask_colors, skip)
 
     # ---- the dataset ---------------------------------------------------------------------------
 
@@ -156,9 +173,15 @@ class BaseSegDataset(torch.utils.data.Dataset):
         """Number of samples."""
         return len(self.data_list)
 
+    @property
+    def label_rule(self) -> LabelRule:
+        """How raw mask values become labels."""
+        return LabelRule.from_info(self._label_info())
+
     def _label_info(self) -> dict:
         classes = self._metainfo.get("classes")
         return {
+            "mask_colors": self.mask_colors,
             "label_map": self.label_map,
             "reduce_zero_label": self.reduce_zero_label,
             "ignore_index": self.ignore_index,
@@ -180,8 +203,16 @@ class BaseSegDataset(torch.utils.data.Dataset):
         """
         rng = generator_for(idx)
         place = int(idx)
-        for _ in range(self.max_refetch + 1):
-            sample = self.pipeline({**self.get_data_info(place), "rng": rng})
+        for attempt in range(1, self.max_refetch + 2):
+            try:
+                sample = self.pipeline({**self.get_data_info(place), "rng": rng})
+            except DataError as error:
+                if self.on_error != "skip" or attempt > self.max_refetch:
+                    raise
+                note_skip(error)
+                rng = generator_for(idx, attempt)  # not where the failure left it
+                place = int(rng.integers(len(self)))
+                continue
             if sample is not None:
                 return sample
             if self.test_mode:
@@ -189,32 +220,3 @@ class BaseSegDataset(torch.utils.data.Dataset):
                 raise DataError(f"{path}: the pipeline returned nothing for this image")
             place = int(rng.integers(len(self)))
         raise DataError(f"the pipeline rejected {self.max_refetch + 1} images in a row")
-
-
-def _join_prefixes(
-    data_root: str, data_prefix: Mapping[str, str | None] | None
-) -> dict[str, str | None]:
-    """Both prefixes as paths; None where there is no such folder."""
-    given = _DEFAULT_PREFIX if data_prefix is None else data_prefix
-    for key in given:
-        if key not in _PREFIXES:
-            hint = did_you_mean(key, _PREFIXES)
-            problem = f"expected {' and '.join(_PREFIXES)} only{hint}"
-            raise ConfigError(f"data_prefix.{key}", problem)
-    folders: dict[str, str | None] = {key: None for key in _PREFIXES}
-    for key, value in given.items():
-        folders[key] = None if value is None else os.path.join(data_root, os.path.expanduser(value))
-    if folders["img_path"] is None:
-        raise ConfigError("data_prefix.img_path", "missing, it names the folder of the images")
-    return folders
-
-
-def _select(data_list: list[dict], indices: int | Sequence[int] | None) -> list[dict]:
-    if indices is None:
-        return data_list
-    chosen = range(min(indices, len(data_list))) if isinstance(indices, int) else indices
-    for place in chosen:
-        if not -len(data_list) <= place < len(data_list):
-            problem = f"{place} is out of range, there are {len(data_list)} samples"
-            raise ConfigError("indices", problem)
-    return [data_list[place] for place in chosen]

@@ -52,6 +52,7 @@ def pair_files(
     image_suffixes: Suffixes,
     mask_suffixes: Suffixes,
     ann_file: str | None = None,
+    unpaired: dict[str, list[str]] | None = None,
 ) -> list[tuple[str, str | None]]:
     """Pairs (image, mask), in the order of `ann_file` or sorted by name.
 
@@ -61,6 +62,8 @@ def pair_files(
         image_suffixes: endings of image files.
         mask_suffixes: endings of mask files.
         ann_file: text file with one stem per line; None takes every image.
+        unpaired: where a dict is given, images without a mask are left out and listed under
+            "image", masks without an image (unless there is an `ann_file`) under "mask".
 
     Raises:
         DataError: a folder is missing or holds no image, an image has no mask, or `ann_file`
@@ -74,7 +77,11 @@ def pair_files(
         return [(images[stem], None) for stem in stems]
     masks = list_files(mask_folder, mask_suffixes, "mask")
     missing = [stem for stem in stems if stem not in masks]
-    if missing:
+    if unpaired is not None:
+        strays = [masks[stem] for stem in masks if stem not in images] if ann_file is None else []
+        unpaired |= {"image": [images[stem] for stem in missing], "mask": strays}
+        stems = [stem for stem in stems if stem in masks]
+    elif missing:
         stem, count = missing[0], f"{len(missing)} of {len(stems)} images have none"
         looked_for = _looked_for(stem, mask_suffixes)
         raise DataError(

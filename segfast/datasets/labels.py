@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,25 +15,59 @@ _INDEX_MODES = ("P", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _UNLISTED = np.iinfo(np.int64).min  # marks a raw value that label_map does not list
 
 
-def read_mask(path: str) -> np.ndarray:
-    """Decode a mask that holds one class index per pixel.
+def read_mask(path: str, colors: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+    """Decode a mask that holds one class index per pixel, or one colour that stands for it.
 
     Args:
         path: a palette image (read as indices), 1-bit, 8-bit or 16-bit grey.
+        colors: RGB colours, if masks are colour pictures: a pixel of the k-th one has the value k.
 
     Returns:
-        (H, W) uint8, or uint16 / int32 where the file is deeper than 8 bits.
+        (H, W) uint8, or uint16 / int32 where the file is deeper than 8 bits or there are more
+        colours than fit.
 
     Raises:
-        DataError: the file cannot be decoded or its pixels are colours.
+        DataError: the file cannot be decoded, its pixels are colours and `colors` is None, or it has
+            a colour that is not listed.
     """
     with open_image(path) as image:
+        if colors is not None:
+            return _indices_of(image, tuple(pack_color(color) for color in colors), path)
         if image.mode == "1":
             return np.array(image, dtype=np.uint8)
         if image.mode in _INDEX_MODES:
             mask = np.array(image)
             return mask.astype(mask.dtype.newbyteorder("="), copy=False)
         raise DataError(f"{path}: {_describe_colors(image)}")
+
+
+def pack_color(color: Sequence[int]) -> int:
+    """An RGB colour as one number."""
+    red, green, blue = color
+    return int(red) << 16 | int(green) << 8 | int(blue)
+
+
+def packed_colors(image: Image.Image) -> np.ndarray:
+    """(H, W) int32: each pixel's colour as one number."""
+    pixels = np.asarray(image.convert("RGB")).astype(np.int32)
+    return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+
+
+def _indices_of(image: Image.Image, colors: tuple[int, ...], path: str) -> np.ndarray:
+    """Each pixel's place in the list of colours."""
+    pixels = packed_colors(image)
+    order = np.argsort(colors)
+    ranked = np.asarray(colors)[order]
+    place = np.minimum(np.searchsorted(ranked, pixels), len(colors) - 1)
+    wrong = ranked[place] != pixels
+    if wrong.any():
+        found = int(pixels[wrong][0])
+        color = (found >> 16, found >> 8 & 255, found & 255)
+        raise DataError(
+            f"{path}: mask has {int(wrong.sum())} pixels of colours that mask_colors does not list, the "
+            f"first is {color}; add it, and send it to a class or the ignored label with label_map"
+        )
+    return order.astype(np.uint8 if len(colors) <= 256 else np.int32)[place]
 
 
 def _describe_colors(image: Image.Image) -> str:
@@ -43,9 +77,9 @@ def _describe_colors(image: Image.Image) -> str:
         if red.tobytes() == green.tobytes() == blue.tobytes():
             return (
                 f"{kind}, all alike; masks must hold one class index per pixel: keep one channel, "
-                "for example with Pillow: mask.getchannel(0).save(path)"
+                "for example with Pillow: mask.getchannel(0).save(path), or set mask_colors"
             )
-    return f"{kind}; masks must hold one class index per pixel: convert colours to indices"
+    return f"{kind}; masks must hold one class index per pixel: set mask_colors to the classes' colours"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +156,21 @@ class LabelRule:
         labels = self._map(raw)
         self._check(raw[present], labels[present], path)
         return mask if unchanged else labels.astype(dtype)[index]
+
+    def labels_of(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of raw values, and which of them are wrong: neither a class nor ignored.
+
+        Args:
+            raw: (n,) integers.
+
+        Returns:
+            (n,) int64 and (n,) bool.
+        """
+        labels = self._map(np.asarray(raw))
+        wrong = labels == _UNLISTED
+        if self.num_classes is not None:
+            wrong |= (labels != self.ignore_index) & ((labels < 0) | (labels >= self.num_classes))
+        return labels, wrong
 
     def _surely_right(self, mask: np.ndarray) -> bool:
         """Whether one look at the maximum shows that unmapped labels are classes."""

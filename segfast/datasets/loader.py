@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from segfast.datasets.skips import note_skips, take_skips
 from segfast.datasets.worker_start import WorkerStart
 from segfast.errors import ConfigError, UserError
 from segfast.registry import DATASETS, FUNCTIONS, SAMPLERS, did_you_mean
@@ -24,6 +25,14 @@ class _Failure:
     """A user's error on its way from a worker process, in place of the batch."""
 
     error: UserError
+
+
+@dataclasses.dataclass
+class _Replaced:
+    """A batch some of whose samples took the place of unusable ones, with the reasons."""
+
+    batch: Any
+    reasons: list[str]
 
 
 class _Guard(Dataset):
@@ -43,12 +52,20 @@ class _Guard(Dataset):
 
 
 class _Collate:
-    """The collate function as worker processes see it: a failure takes the place of the batch."""
+    """The collate function as worker processes see it: a failure takes the place of the batch.
+
+    What was skipped on the way to the batch travels with it.
+    """
 
     def __init__(self, collate_fn: Callable | None) -> None:
         self.collate_fn = collate_fn
 
     def __call__(self, samples: Any) -> Any:
+        reasons = take_skips()
+        batch = self._batch(samples)
+        return _Replaced(batch, reasons) if reasons else batch
+
+    def _batch(self, samples: Any) -> Any:
         for sample in samples if isinstance(samples, list) else [samples]:
             if isinstance(sample, _Failure):
                 return sample
@@ -70,6 +87,9 @@ class _Batches:
     def __next__(self) -> Any:
         batch = next(self.batches)
         try:
+            if isinstance(batch, _Replaced):
+                note_skips(batch.reasons)
+                batch = batch.batch
             if isinstance(batch, _Failure):
                 raise batch.error
             return batch

@@ -13,26 +13,40 @@ from segfast.errors import DataError
 _NUM_CHECKED = 8
 
 
-def check_first_masks(pairs: Sequence[tuple[str, str | None]], rule: LabelRule) -> None:
+def check_first_masks(
+    pairs: Sequence[tuple[str, str | None]],
+    rule: LabelRule,
+    colors: Sequence[Sequence[int]] | None = None,
+    skip: bool = False,
+) -> None:
     """Check size and labels of a few pairs, spread evenly over the data set.
 
     Args:
         pairs: (image, mask) files; pairs without a mask are skipped.
         rule: what labels mean.
+        colors: of masks that are colour pictures, see `read_mask`.
+        skip: a pair that cannot be used is an error only if no other can.
 
     Raises:
         DataError: an unreadable file, sizes that differ, a label that is no class, or masks of
             0 and 255 only, which would train one class while 255 is ignored.
     """
+    failures: list[DataError] = []
     places = np.unique(np.linspace(0, len(pairs) - 1, _NUM_CHECKED).astype(int))
     seen: set[int] = set()
     example = ""
     for image, mask in (pairs[place] for place in places):
         if mask is None:
             continue
-        raw = read_mask(mask)
-        check_same_size(mask, raw.shape, image, image_size(image))
-        rule.apply(raw, mask)
+        try:
+            raw = read_mask(mask, colors)
+            check_same_size(mask, raw.shape, image, image_size(image))
+            rule.apply(raw, mask)
+        except DataError as error:
+            failures.append(error)
+            if not skip or len(failures) == len(places):
+                raise
+            continue
         values = set(np.unique(raw).tolist())
         if not example and 255 in values:
             example = mask

@@ -40,14 +40,15 @@ class SampleKey(int):
         return SampleKey, (int(self), self.epoch, self.seed)
 
 
-def generator_for(index: int) -> np.random.Generator:
+def generator_for(index: int, attempt: int = 0) -> np.random.Generator:
     """The generator that draws the augmentation of one sample.
 
     Args:
+        attempt: 0; for the n-th sample that takes the place of an unusable one, n.
         index: a `SampleKey` gives the same stream every time; a plain int one seeded from NumPy's
             global state (which worker processes seed), so that nothing repeats from pass to pass.
     """
     if isinstance(index, SampleKey):
-        entropy = (index.seed, index.epoch, int(index))
+        entropy = (index.seed, index.epoch, int(index), *([attempt] if attempt else []))
         return np.random.default_rng([number % 2**64 for number in entropy])
     return np.random.default_rng(np.random.randint(0, 2**32, size=4, dtype=np.uint64))

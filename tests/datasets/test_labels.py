@@ -60,7 +60,7 @@ def test_colour_mask_is_refused(tmp_path):
         read_mask(str(tmp_path / "m.png"))
     assert str(caught.value) == (
         f"{tmp_path}/m.png: mask has 3 channels (mode RGB); masks must hold one class index per "
-        "pixel: convert colours to indices"
+        "pixel: set mask_colors to the classes' colours"
     )
 
 

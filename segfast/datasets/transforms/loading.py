@@ -60,9 +60,9 @@ class LoadImageFromNDArray(LoadImageFromFile):
 class LoadAnnotations(BaseTransform):
     """Read `seg_map_path` as class indices; sets `gt_seg_map` and adds it to `seg_fields`.
 
-    Labels are reduced, mapped and checked as the dataset says (`reduce_zero_label`, `label_map`,
-    `num_classes`, `ignore_index` of the results). `gt_seg_map` (H, W) is uint8 unless a label or
-    the ignore index does not fit.
+    Labels are read, reduced, mapped and checked as the dataset says (`mask_colors`,
+    `reduce_zero_label`, `label_map`, `num_classes`, `ignore_index` of the results). `gt_seg_map`
+    (H, W) is uint8 unless a label or the ignore index does not fit.
 
     Args:
         reduce_zero_label: only for use outside of a dataset; None takes the dataset's value.
@@ -94,7 +94,7 @@ class LoadAnnotations(BaseTransform):
                     f"LoadAnnotations says {self.reduce_zero_label}, the dataset {own}; "
                     "set it on the dataset only",
                 )
-        mask = read_mask(path)
+        mask = read_mask(path, results.get("mask_colors"))
         check_same_size(path, mask.shape, results.get("img_path"), results.get("ori_shape"))
         results["gt_seg_map"] = LabelRule.from_info(results).apply(mask, path)
         results.setdefault("seg_fields", []).append("gt_seg_map")
