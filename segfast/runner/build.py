@@ -61,6 +61,9 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
     dataloader = build_dataloader(
         dataloader_cfg, seed=runner.seed, path=f"{mode}_dataloader", default_sampler=sampler
     )
+    if mode != "train" and getattr(dataloader.dataset, "on_error", "raise") == "skip":
+        problem = "'skip' would count another sample twice in the metrics; only training may skip"
+        raise ConfigError(f"{mode}_dataloader.dataset.on_error", problem)
     arguments = {"runner": runner, "dataloader": dataloader}
     if mode != "train":
         try:  # metrics know their own keys only

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from segfast.errors import UserError
 from segfast.ops import check_labels
 from segfast.registry import HOOKS
+from segfast.runner.faults import Faults, is_skipping
 from segfast.runner.hooks import Hook
 from segfast.runner.log import duration
 from segfast.runner.optim_dict import base_lr
@@ -49,6 +49,7 @@ class LoggerHook(Hook):
                 raise TypeError(
                     f"{type(self).__name__} got an unexpected keyword argument '{name}'"
                 )
+        self.faults = Faults()
         self.interval, self.window_size = interval, window_size
         self.num_digits, self.by_epoch = num_digits, by_epoch
 
@@ -65,15 +66,32 @@ class LoggerHook(Hook):
             return
         if runner.optim_wrapper.grad_norm is not None:
             runner.message_hub.update_scalar("train/grad_norm", runner.optim_wrapper.grad_norm)
-        means = runner.message_hub.take("train/", self.window_size)
+        losses = self._losses(runner)
+        skipping = is_skipping(runner.optim_wrapper)
+        means = runner.message_hub.take("train/", self.window_size, finite=skipping)
         timing = runner.timer.take()
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise UserError(
-                f"the loss became {means['loss']} in the {self.interval} iterations up to {runner.iter + 1} (hint: "
-                "lower optim_wrapper.optimizer.lr, or set optim_wrapper.clip_grad=dict(max_norm=1.0))"
-            )
+        if skipping or self.window_size or not math.isfinite(means.get("loss", 0.0)):
+            self.faults.check(runner, losses)
         check_labels()
+        self.faults.collect(runner)
         self._write(runner, batch_idx, means, timing)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Never save weights that a loss since the last line has spoilt; keep the counts."""
+        if "nonfinite" not in checkpoint and not is_skipping(runner.optim_wrapper):
+            self.faults.check(runner, self._losses(runner))
+        self.faults.collect(runner)
+        checkpoint["faults"] = self.faults.state_dict(runner)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """A resumed run goes on counting."""
+        if runner.resume:
+            self.faults.load_state_dict(runner, checkpoint.get("faults", {}))
+
+    def after_train(self, runner: Any) -> None:
+        """What went wrong in all."""
+        self.faults.collect(runner)
+        self.faults.tell_totals(runner)
 
     def after_val_epoch(self, runner: Any, metrics: Mapping | None = None) -> None:
         """The per-class table and the metrics."""
@@ -82,6 +100,11 @@ class LoggerHook(Hook):
     def after_test_epoch(self, runner: Any, metrics: Mapping | None = None) -> None:
         """The per-class table and the metrics."""
         self._write_metrics(runner, "test", metrics or {}, runner.test_loop)
+
+    def _losses(self, runner: Any) -> list[Any]:
+        """The losses since the last line, one an iteration; on their device."""
+        scalar = runner.message_hub.scalars.get("train/loss")
+        return list(scalar.values) if scalar is not None else []
 
     def _write(self, runner: Any, batch_idx: int, means: dict, timing: dict[str, float]) -> None:
         """The line of one interval."""
@@ -97,7 +120,7 @@ class LoggerHook(Hook):
         }
         if runner.device.type == "cuda":
             record["memory"] = torch.cuda.max_memory_allocated(runner.device) >> 20
-        record |= means
+        record |= means | self.faults.record(runner)
         self._record(runner, record)
         place = f"Iter(train) [{step:>{len(str(runner.max_iters))}}/{runner.max_iters}]"
         by_epoch = runner.train_loop.by_epoch if self.by_epoch is None else self.by_epoch

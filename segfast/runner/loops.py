@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from segfast.registry import LOOPS
 from segfast.runner.checkpoint import random_state, set_random_state
+from segfast.runner.faults import stopped
+from segfast.runner.nonfinite import NonFiniteLossError
 from segfast.runner.prefetch import fetch_ahead
 
 
@@ -49,7 +51,12 @@ class _TrainLoop:
     def run_iter(self, batch_idx: int, data_batch: Any) -> None:
         """One iteration: before_train_iter, train_step, after_train_iter."""
         self.runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
-        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        try:
+            outputs = self.runner.model.train_step(
+                data_batch, optim_wrapper=self.runner.optim_wrapper
+            )
+        except NonFiniteLossError as error:
+            raise stopped(self.runner, self.iter, error.value, saved_at=self.iter) from None
         self.runner.call_hook(
             "after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -85,12 +86,15 @@ class MessageHub:
             for value in values:
                 self.update_scalar(name, value)
 
-    def take(self, prefix: str, window: int | None = None) -> dict[str, float]:
+    def take(
+        self, prefix: str, window: int | None = None, finite: bool = False
+    ) -> dict[str, float]:
         """Means of everything under a prefix since it was last taken, in one transfer per device.
 
         Args:
             prefix: `train/`; it is left out of the names that are returned.
             window: only the newest values count.
+            finite: leave NaN and infinity out of the means, unless there is nothing else.
         """
         taken: dict[str, list[Any]] = {}
         for name, scalar in self.scalars.items():
@@ -99,10 +103,15 @@ class MessageHub:
                 taken[name.removeprefix(prefix)] = newest[-window:] if window else newest
                 scalar.values.clear()
         numbers = iter(_to_numbers([value for values in taken.values() for value in values]))
-        return {
-            short: sum(itertools.islice(numbers, len(values))) / len(values)
-            for short, values in taken.items()
+        fetched = {
+            name: list(itertools.islice(numbers, len(values))) for name, values in taken.items()
         }
+        if finite:
+            fetched = {
+                name: [v for v in values if math.isfinite(v)] or values
+                for name, values in fetched.items()
+            }
+        return {name: sum(values) / len(values) for name, values in fetched.items()}
 
 
 def _to_numbers(values: list[Any]) -> list[float]:

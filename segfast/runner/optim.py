@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segfast.errors import ConfigError
 from segfast.registry import OPTIM_WRAPPERS
+from segfast.runner.nonfinite import build_policy
 
 _AMP_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -28,6 +29,8 @@ class OptimWrapper:
             of a training is divided by its own length. Schedulers count micro-steps.
         clip_grad: None, or dict(type="norm" | "value", ...) with the arguments of torch's clip_grad_norm_ or
             clip_grad_value_.
+        nonfinite_loss: "stop", an error that names the iteration and its images, with the state saved; or "skip": no
+            step, counted and logged. See `segfast.runner.nonfinite`.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class OptimWrapper:
         optimizer: torch.optim.Optimizer,
         accumulative_counts: int = 1,
         clip_grad: Mapping | None = None,
+        nonfinite_loss: str = "stop",
     ) -> None:
         """Check the settings."""
         if accumulative_counts < 1:
@@ -46,6 +50,7 @@ class OptimWrapper:
         self.optimizer = optimizer
         self.accumulative_counts = accumulative_counts
         self.clip_grad = dict(clip_grad) if clip_grad else None
+        self.policy = build_policy(nonfinite_loss)
         self.grad_norm: Tensor | None = None  # of the last step, on the device
         self.base_param_settings: dict[str, Any] | None = None
         if len(optimizer.param_groups) > 1:
@@ -58,6 +63,7 @@ class OptimWrapper:
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:
         """Around forward: no gradient exchange on micro-steps that do not end in an optimiser step."""
+        self.policy.before_forward(model)
         if self.accumulative_counts == 1 or self._steps_after(self._inner_count + 1):
             return nullcontext()
         no_sync: Any = getattr(model, "no_sync", nullcontext)
@@ -75,15 +81,18 @@ class OptimWrapper:
 
         Raises:
             TypeError: the loss is no tensor, as when no key that the model returned contains "loss".
+            NonFiniteLossError: it is NaN or infinite, on the CPU and with nonfinite_loss="stop".
         """
         if not isinstance(loss, Tensor):
             raise TypeError(
                 f"the loss to minimise is {loss!r}, no tensor (hint: some key that the model returns in mode='loss' "
                 "must contain 'loss')"
             )
+        self.policy.look(loss)
         self.backward(self.scale_loss(loss))
         if self.should_update():
-            self.step(**(step_kwargs or {}))
+            if self.policy.may_step():
+                self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
 
     def scale_loss(self, loss: Tensor) -> Tensor:

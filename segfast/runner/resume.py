@@ -164,7 +164,7 @@ def _candidates(work_dir: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix in suffixes
     }
-    regular = [path for path in found if not path.name.startswith(("best_", "."))]
+    regular = [path for path in found if not path.name.startswith(("best_", "nonfinite_", "."))]
     return sorted(regular, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 

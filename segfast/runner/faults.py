@@ -1,0 +1,200 @@
+"""Faults that a run survives or stops at: samples that were replaced, losses that are not finite.
+
+Both are told where the log waits for the device anyway. Nothing is kept for it from iteration to iteration: the batch
+of an iteration is worked out again from the sampler, whose order depends on the seed and the iteration only.
+"""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import bisect
+import copy
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+from segfast.datasets.skips import take_skips
+from segfast.errors import UserError
+from segfast.runner.hooks import Hook
+from segfast.runner.nonfinite import HINT, NonFiniteLossError, SkipNonFinite
+
+_SHOWN = 8  # files in a message; the log file has all
+
+
+class Faults:
+    """Counts for a run, its checkpoints included.
+
+    Attributes:
+        replaced: samples whose place another one took.
+        skipped: optimiser steps that were not taken.
+    """
+
+    def __init__(self) -> None:
+        """None so far."""
+        self.replaced = 0
+        self._skipped_before = 0  # in the runs that this one resumes
+        self._known: set[str] = set()
+
+    def skipped(self, runner: Any) -> int:
+        """Optimiser steps that were not taken."""
+        return self._skipped_before + sum(p.skipped for p in _policies(runner.optim_wrapper))
+
+    def collect(self, runner: Any) -> None:
+        """Count and log the samples that were replaced since the last call."""
+        reasons = take_skips()
+        if not reasons:
+            return
+        self.replaced += len(reasons)
+        fresh = [r for r in dict.fromkeys(reasons) if r not in self._known]
+        self._known.update(fresh)
+        for reason in fresh:
+            runner.log.file_only(f"replaced by another sample: {reason}")
+        first = f", the first: {fresh[0]}" if fresh else ", of the same files as before"
+        runner.log.warning(
+            f"{len(reasons)} samples could not be used and were replaced by others ({self.replaced} so far){first}"
+        )
+
+    def check(self, runner: Any, losses: list[Any]) -> None:
+        """Look at the losses of the newest iterations.
+
+        Raises:
+            NonFiniteLossError: one is not finite, and the policy is to stop.
+        """
+        values = [float(loss) for loss in losses]
+        done = (
+            runner.message_hub.get_info("iter", runner.iter) + 1
+        )  # the loop may not have counted the last one
+        first = done - len(values)
+        bad = [(first + i, v) for i, v in enumerate(values) if not math.isfinite(v)]
+        if not bad:
+            return
+        if not is_skipping(runner.optim_wrapper):
+            iteration, value = bad[0]
+            raise stopped(runner, iteration, value, saved_at=done)
+        for iteration, value in bad:
+            runner.log.file_only(
+                f"iteration {iteration + 1}: the loss is {value}, no step: {_told(runner, iteration)}"
+            )
+        iteration, value = bad[0]
+        runner.log.warning(
+            f"{len(bad)} iterations with a loss that is not finite took no step ({self.skipped(runner)} so far), the "
+            f"first: iteration {iteration + 1}, loss {value}, {_told(runner, iteration)}"
+        )
+
+    def record(self, runner: Any) -> dict[str, int]:
+        """Counts for the metrics file, where there is something to count."""
+        counts = {"replaced_samples": self.replaced, "skipped_steps": self.skipped(runner)}
+        return {name: count for name, count in counts.items() if count}
+
+    def state_dict(self, runner: Any) -> dict[str, Any]:
+        """For a checkpoint."""
+        counts = {"replaced_samples": self.replaced, "skipped_steps": self.skipped(runner)}
+        return {**counts, "pending": [p.pending() for p in _policies(runner.optim_wrapper)]}
+
+    def load_state_dict(self, runner: Any, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.replaced = state.get("replaced_samples", 0)
+        self._skipped_before = state.get("skipped_steps", 0)
+        policies = _policies(runner.optim_wrapper)
+        for policy, pending in zip(policies, state.get("pending", []), strict=False):
+            policy.resume(pending)
+
+    def tell_totals(self, runner: Any) -> None:
+        """At the end of training."""
+        if self.replaced:
+            runner.log.warning(
+                f"in all {self.replaced} samples were replaced by others; log.txt names the files"
+            )
+        if self.skipped(runner):
+            runner.log.warning(
+                f"in all {self.skipped(runner)} optimiser steps were skipped because the loss was not finite"
+            )
+
+
+def stopped(runner: Any, iteration: int, value: float, saved_at: int) -> NonFiniteLossError:
+    """Save the state and word the error.
+
+    Args:
+        runner: the Runner.
+        iteration: in which the loss was not finite, counted from 0.
+        value: the loss.
+        saved_at: how many iterations the weights have seen; `iteration` where they are those before its step.
+    """
+    files = batch_files(runner, iteration)
+    info = {"iter": iteration + 1, "loss": value, "weights_after_iter": saved_at, "files": files}
+    path = Path(runner.work_dir) / f"nonfinite_iter_{iteration + 1}.pth"
+    when = "before its step" if saved_at == iteration else f"found after iteration {saved_at}"
+    runner.register_hook(_Annotation(info))
+    try:
+        runner.save_checkpoint(path, step=saved_at, epoch=runner.epoch)
+        saved = f"the state ({when}) is in {path}"
+    except (OSError, RuntimeError, UserError) as error:
+        saved = f"the state could not be saved ({' '.join(str(error).split())})"
+    for file in files:
+        runner.log.file_only(f"in the batch of iteration {iteration + 1}: {file}")
+    return NonFiniteLossError(
+        f"the loss became {value} in iteration {iteration + 1}; {_told(runner, iteration)}; {saved} (hint: {HINT})"
+    )
+
+
+def is_skipping(optim_wrapper: Any) -> bool:
+    """Whether steps are skipped where the loss is not finite."""
+    return any(isinstance(policy, SkipNonFinite) for policy in _policies(optim_wrapper))
+
+
+def batch_files(runner: Any, iteration: int) -> list[str]:
+    """The images of a batch of training, of this process, worked out again from the sampler.
+
+    Returns:
+        Paths; `sample N` where a data set has none; nothing where the sampler is none of segfast's.
+    """
+    loader = runner.train_loop.dataloader
+    sampler = loader.sampler
+    if not hasattr(sampler, "advance") or not loader.batch_size:
+        return []
+    sampler = copy.copy(sampler)
+    sampler.start = 0
+    place = iteration
+    if not hasattr(sampler, "size"):  # passes over the data rather than one stream
+        epoch, place = divmod(iteration, len(loader))
+        sampler.set_epoch(epoch)
+    sampler.advance(place * loader.batch_size)
+    return [_file(loader.dataset, int(key)) for key in itertools.islice(sampler, loader.batch_size)]
+
+
+def _file(dataset: Any, index: int) -> str:
+    """The image of one sample."""
+    sizes = getattr(dataset, "cumulative_sizes", None)
+    if sizes is not None:  # torch's ConcatDataset
+        part = bisect.bisect_right(sizes, index)
+        return _file(dataset.datasets[part], index - (sizes[part - 1] if part else 0))
+    infos = getattr(dataset, "data_list", None)
+    if infos is None:
+        return f"sample {index}"
+    return str(infos[index].get("img_path", f"sample {index}"))
+
+
+def _told(runner: Any, iteration: int) -> str:
+    """The images of a batch, in words."""
+    files = batch_files(runner, iteration)
+    if not files:
+        return "its images are unknown, the sampler is none of segfast's"
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return f"its images: {', '.join(files[:_SHOWN])}{more}"
+
+
+def _policies(optim_wrapper: Any) -> list[Any]:
+    """The policy of each optimiser; wrappers of other packages have none."""
+    wrappers = optim_wrapper.values() if hasattr(optim_wrapper, "values") else [optim_wrapper]
+    return [wrapper.policy for wrapper in wrappers if hasattr(wrapper, "policy")]
+
+
+class _Annotation(Hook):
+    """Adds what happened to the checkpoint that is written about it."""
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.info = info
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Under `nonfinite`."""
+        checkpoint["nonfinite"] = self.info

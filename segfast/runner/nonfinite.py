@@ -1,0 +1,134 @@
+"""What an optimiser wrapper does about a loss that is NaN or infinite: stop, or take no step."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from segfast.errors import ConfigError, UserError
+
+POLICIES = ("stop", "skip")
+HINT = (
+    "lower optim_wrapper.optimizer.lr, set optim_wrapper.clip_grad=dict(max_norm=1.0), or "
+    "optim_wrapper.nonfinite_loss=skip to go on without the step"
+)
+
+
+class NonFiniteLossError(UserError):
+    """A loss is NaN or infinite; `value` is the loss."""
+
+    value = math.nan
+
+
+class StopAtNonFinite:
+    """The default: an error.
+
+    On the CPU a loss is there when it is computed, and looked at before the step. On a GPU looking means waiting: the
+    LoggerHook does it, where it waits anyway, and names the iteration.
+    """
+
+    skipped = 0
+
+    def before_forward(self, model: nn.Module) -> None:
+        """Nothing."""
+
+    def pending(self) -> list[float]:
+        """Nothing."""
+        return []
+
+    def resume(self, pending: list[float]) -> None:
+        """Nothing."""
+
+    def look(self, loss: Tensor) -> None:
+        """Refuse a loss on the CPU.
+
+        Raises:
+            NonFiniteLossError: it is NaN or infinite.
+        """
+        if loss.is_cpu and not math.isfinite(value := loss.item()):
+            error = NonFiniteLossError(f"the loss is {value} (hint: {HINT})")
+            error.value = value
+            raise error
+
+    def may_step(self) -> bool:
+        """Always."""
+        return True
+
+
+class SkipNonFinite:
+    """No optimiser step where a loss of the accumulation group, on any process, is not finite.
+
+    The model's buffers are put back, too: batch-norm statistics that saw NaN would stay NaN. Costs a copy of the
+    buffers and one wait for the device per optimiser step.
+
+    Attributes:
+        skipped: steps that were not taken.
+    """
+
+    IN_A_ROW = 100  # after so many nothing can be expected any more
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self.skipped = 0
+        self._in_a_row = 0
+        self._losses: list[Tensor] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # of the model, and as they were
+
+    def before_forward(self, model: nn.Module) -> None:
+        """Keep the buffers as they are before an accumulation group."""
+        if not (self._losses and self._buffers):
+            self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def pending(self) -> list[float]:
+        """The losses of an accumulation group that has not ended, for a checkpoint."""
+        return [float(loss) for loss in self._losses]
+
+    def resume(self, pending: list[float]) -> None:
+        """Go on in such a group."""
+        self._losses = [torch.tensor(loss) for loss in pending]
+
+    def look(self, loss: Tensor) -> None:
+        """Remember it."""
+        self._losses.append(loss.detach())
+
+    def may_step(self) -> bool:
+        """Whether all losses since the last call were finite, everywhere; waits for the device.
+
+        Raises:
+            NonFiniteLossError: hundred steps in a row were skipped.
+        """
+        device = self._losses[-1].device
+        bad = ~torch.stack([loss.to(device).isfinite().all() for loss in self._losses]).all()
+        self._losses = []
+        if dist.is_available() and dist.is_initialized():
+            count = bad.to(torch.int32)
+            dist.all_reduce(count)
+            bad = count > 0
+        if not bad.item():
+            self._in_a_row = 0
+            return True
+        with torch.no_grad():
+            for buffer, before in self._buffers:
+                buffer.copy_(before)
+        self.skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row == self.IN_A_ROW:
+            raise NonFiniteLossError(
+                f"the loss was not finite for {self.IN_A_ROW} optimiser steps in a row (hint: {HINT.split(', or')[0]})"
+            )
+        return False
+
+
+def build_policy(name: str) -> StopAtNonFinite | SkipNonFinite:
+    """The policy of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in POLICIES:
+        expected = " or ".join(map(repr, POLICIES))
+        raise ConfigError("nonfinite_loss", f"expected {expected}, got {name!r}")
+    return StopAtNonFinite() if name == "stop" else SkipNonFinite()
