@@ -75,6 +75,25 @@ def test_a_run_stops_before_the_step_and_leaves_its_state(tmp_path, value):
     assert not (tmp_path / "last_checkpoint").exists()
 
 
+def test_a_resume_goes_on_from_the_last_good_checkpoint(tmp_path):
+    config = spoilt_config(tmp_path, (13,))
+    with pytest.raises(NonFiniteLossError, match="in iteration 13"):
+        Runner.from_cfg(config).train()
+    runner = Runner.from_cfg({**config, "model": {"type": Spoilt}, "resume": True})
+    runner.train()
+    assert runner.resumed_from == tmp_path / "iter_10.pth"
+
+
+def test_a_group_that_a_checkpoint_cuts_in_two_is_still_bad():
+    policy, other = SkipNonFinite(), SkipNonFinite()
+    policy.look(torch.tensor(math.nan))
+    other.resume(policy.pending())
+    other.before_forward(torch.nn.BatchNorm1d(1))
+    other.look(torch.tensor(1.0))
+    assert not other.may_step()
+    assert other.skipped == 1
+
+
 @pytest.mark.parametrize("sampler", ["InfiniteSampler", "DefaultSampler"])
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_batch_that_is_named_is_the_batch_that_was_seen(tmp_path, sampler, resumed):
