@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stock_config import stock_config
 
 from segfast.config import load_config
 from segfast.datasets import InfiniteSampler
@@ -28,129 +29,12 @@ import segfast.integrations.mmseg  # noqa: F401  (registers the Segfast types)
 ITERATIONS = 20
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")  # fmt: skip
 SIZE = (60, 80)
-CONFIG = """
-norm_cfg = dict(type='SyncBN', requires_grad=True)
-crop_size = (48, 64)
-data_preprocessor = dict(
-    type='SegDataPreProcessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_val=0,
-    seg_pad_val=255,
-    size=crop_size)
-model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=data_preprocessor,
-    pretrained=None,
-    backbone=dict(
-        type='ResNetV1c',
-        depth=18,
-        base_channels=8,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        dilations=(1, 1, 2, 4),
-        strides=(1, 2, 1, 1),
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        style='pytorch',
-        contract_dilation=True),
-    decode_head=dict(
-        type='FCNHead',
-        in_channels=64,
-        in_index=3,
-        channels=16,
-        num_convs=2,
-        concat_input=True,
-        dropout_ratio=0.1,
-        num_classes=11,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=32,
-        in_index=2,
-        channels=8,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=11,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
-
-dataset_type = 'BaseSegDataset'
-data_root = 'ROOT'
-metainfo = dict(classes=NAMES)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(80, 60), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs')
-]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    persistent_workers=False,
-    sampler=dict(type='InfiniteSampler', shuffle=True, seed=7),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        img_suffix='.png',
-        metainfo=metainfo,
-        data_prefix=dict(img_path='images', seg_map_path='masks'),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        img_suffix='.png',
-        metainfo=metainfo,
-        data_prefix=dict(img_path='images', seg_map_path='masks'),
-        pipeline=test_pipeline))
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-
-default_scope = 'mmseg'
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-log_processor = dict(by_epoch=False)
+SAME_START = """
 log_level = 'ERROR'
-load_from = None
-resume = False
-
-# schedule_20k
-optimizer = dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0005)
-optim_wrapper = dict(type='OptimWrapper', optimizer=optimizer, clip_grad=None)
-param_scheduler = [
-    dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=20000, by_epoch=False)
-]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)
-val_cfg = dict(type='ValLoop')
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2000),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
 randomness = dict(seed=0)
+train_dataloader['sampler']['seed'] = 7
+default_hooks.pop('visualization')
+del visualizer, vis_backends, tta_model, test_dataloader, test_evaluator, test_cfg
 """
 SWAPPED = {
     "type='SegDataPreProcessor'": "type='SegfastSegDataPreProcessor'",
@@ -161,24 +45,47 @@ SWAPPED = {
 }
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """The config on a folder of generated street scenes: bands of classes, some pixels void."""
-    root = tmp_path_factory.mktemp("camvid")
+@pytest.fixture(
+    scope="module", params=["generated", pytest.param("camvid", marks=pytest.mark.shared_data)]
+)
+def text(request, tmp_path_factory):
+    """The config on a few small street scenes: bands of classes, or CamVid."""
+    root = tmp_path_factory.mktemp(request.param)
+    pairs = (
+        camvid(request.getfixturevalue("shared_data")) if request.param == "camvid" else scenes()
+    )
+    for i, (image, mask) in enumerate(pairs):
+        for part in ("train", "val"):
+            for kind, picture in (("images", image), ("masks", mask)):
+                (root / kind / part).mkdir(parents=True, exist_ok=True)
+                picture.save(root / kind / part / f"{i}.png")
+    return stock_config(root, CLASSES, (48, 64), (80, 60), (80, 60)) + SAME_START
+
+
+def scenes():
+    """Generated: (image, mask) pairs, some pixels void."""
     rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind).mkdir()
     colours = rng.integers(0, 255, (11, 3))
-    for i in range(8):
+    for _ in range(8):
         edges = np.sort(rng.choice(np.arange(4, SIZE[1] - 4), 10, replace=False))
         columns = np.searchsorted(edges, np.arange(SIZE[1]), side="right")
         labels = np.tile(columns, (SIZE[0], 1))
         labels[rng.integers(10, 50) :, :] = 3
         image = colours[labels] + rng.integers(-20, 20, (*SIZE, 3))
         labels[rng.random(SIZE) < 0.05] = 255
-        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(root / "images" / f"{i}.png")
-        Image.fromarray(labels.astype(np.uint8)).save(root / "masks" / f"{i}.png")
-    return CONFIG.replace("ROOT", str(root)).replace("NAMES", repr(CLASSES))
+        yield (
+            Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)),
+            Image.fromarray(labels.astype(np.uint8)),
+        )
+
+
+def camvid(shared_data):
+    """Sixteen frames of CamVid at a sixth of their size; its void, 11, becomes mmseg's 255."""
+    for mask in sorted((shared_data / "camvid/masks/train").iterdir())[::23]:
+        image = Image.open(shared_data / f"camvid/images/train/{mask.stem}.jpg")
+        labels = np.array(Image.open(mask).resize(SIZE[::-1], Image.Resampling.NEAREST))
+        labels[labels == 11] = 255
+        yield image.resize(SIZE[::-1], Image.Resampling.BILINEAR), Image.fromarray(labels)
 
 
 def recorder(base):
