@@ -1,14 +1,11 @@
-"""Bad labels: one error, raised at once on the CPU and at the next check on a GPU."""
+"""Bad labels on a GPU: tallied there, raised at the next check."""
 
 # SPDX-License-Identifier: Apache-2.0
-
-from typing import Any
 
 import torch
 
 from segfast._native import CUDA_STATUS
 from segfast.errors import LabelError
-from segfast.ops._torch_errors import explained
 
 _HINT = (
     "(hint: is ignore_index the value your masks use for void? does the data set need reduce_zero_label? "
@@ -17,23 +14,6 @@ _HINT = (
 # How a device packs its first fault: pixel index, value and number of classes (clamped).
 # See csrc/cuda/label_faults.cuh.
 _VALUE_BITS, _CLASS_BITS = 16, 14
-
-
-def call_checked(op: Any, *args: Any) -> Any:
-    """Call an operator of `torch.ops.segfast`; bad labels become a `LabelError`, torch's errors say what torch said."""
-    if torch.compiler.is_compiling():
-        return op(*args)
-    try:
-        return op(*args)
-    except (RuntimeError, ValueError) as error:
-        text = str(error)
-        start = text.find("segfast::")
-        if start >= 0 and "lie outside [0, " in text:
-            end = text.find("?)", start)
-            raise LabelError(
-                text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
-            ) from None
-        raise explained(error) from None
 
 
 def check_labels() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._call import call_checked
 from segfast.ops._checks import check_label_map, counts_to_fill
-from segfast.ops._labels import call_checked
 
 _NAME = "segfast::confusion_matrix"
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._call import call_checked
 from segfast.ops._checks import check_logits, check_target, check_upsampled
-from segfast.ops._labels import call_checked
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 ONE_WALK_CLASSES = 640  # kMostClassesOfBoth of csrc/cuda/cross_entropy.cu

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
-from segfast.ops._labels import call_checked
+from segfast.ops._call import call_checked
 
 IMAGE_DTYPES = (
     torch.uint8,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
-from segfast.ops._labels import call_checked
+from segfast.ops._call import call_checked
 from segfast.ops.normalize_pad_stack import round_up
 
 MAP_DTYPES = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64)

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
+from segfast.ops._call import call_checked
 from segfast.ops._checks import LABEL_DTYPES, check_classes, check_logits
-from segfast.ops._labels import call_checked
 
 _NAME = "segfast::upsample_argmax"
 # torch's ScalarType numbers, which the operator's schema carries as an int.

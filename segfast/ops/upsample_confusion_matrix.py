@@ -11,8 +11,8 @@ Source: torch.nn.functional.interpolate, torch.argmax and MMSegmentation's IoUMe
 import torch
 from torch import Tensor
 
+from segfast.ops._call import call_checked
 from segfast.ops._checks import check_logits, check_target, check_upsampled, counts_to_fill
-from segfast.ops._labels import call_checked
 from segfast.ops.confusion_matrix import confusion_matrix_reference
 from segfast.ops.upsample_argmax import upsample_argmax_reference
 

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfast.ops._labels import call_checked
+from segfast.ops._call import call_checked
 from segfast.ops.cross_entropy import (
     CrossEntropyTerms,
     arithmetic_factor,
     check_arguments,
+    cross_entropy,
     cross_entropy_reference,
     cross_entropy_terms,
     fake_outputs,
@@ -47,7 +48,8 @@ def upsample_cross_entropy(
     """Cross-entropy of logits resized to the target's size, without resizing them in memory.
 
     Args:
-        logits: (N, C, h, w), float32, float64, float16 or bfloat16, any strides; h, w >= 1, of any ratio to H, W.
+        logits: (N, C, h, w), float32, float64, float16 or bfloat16, any strides; h, w >= 1, of any ratio to H, W
+            (equal ones take the plain kernel).
         target: (N, H, W), uint8, int16, int32 or int64, values in [0, C) or `ignore_index`.
         weight: (C,), a factor per class; the mean divides by the sum of weight[target], as torch does.
         pixel_weight: (N, H, W), a factor per pixel; it does not change the mean's denominator.
@@ -72,6 +74,16 @@ def upsample_cross_entropy(
     """
     op = "upsample_cross_entropy"
     code = check_arguments(op, logits, target, weight, pixel_weight, reduction, label_smoothing)
+    if logits.shape[2:] == target.shape[1:] and not return_accuracy:  # nothing to resize
+        return cross_entropy(
+            logits,
+            target,
+            weight=weight,
+            pixel_weight=pixel_weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
     loss, _, _, tally = _call(
         logits,
         target,

@@ -175,6 +175,7 @@ def kill_and_compare(kills: int, seed: int, root: Path) -> Counter:
         process.join()
         phases[PHASES[phase.value]] += 1
         whole_run(folder, workers)
+        print(f"{phases.total()}: killed while {PHASES[phase.value]}", file=sys.stderr, flush=True)
         if outcome(folder) != expected[workers]:
             raise SystemExit(
                 f"killed while {PHASES[phase.value]}: {folder} differs from {root}/whole_{workers}"

@@ -1,4 +1,4 @@
-"""What torch said when a call out of an operator failed.
+"""How operators are called, and what their errors say.
 
 Operators reach torch through its stable interface, which carries an error code across and leaves the message behind:
 running out of memory would read "API call failed". The message is kept for the calling thread (torch 2.13 and later).
@@ -8,10 +8,30 @@ running out of memory would read "API call failed". The message is kept for the 
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from segfast.errors import LabelError
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+def call_checked(op: Any, *args: Any) -> Any:
+    """Call an operator of `torch.ops.segfast`; bad labels become a `LabelError`, torch's errors say what torch said."""
+    if torch.compiler.is_compiling():
+        return op(*args)
+    try:
+        return op(*args)
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        start = text.find("segfast::")
+        if start >= 0 and "lie outside [0, " in text:
+            end = text.find("?)", start)
+            raise LabelError(
+                text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
+            ) from None
+        raise explained(error) from None
 
 
 def explained(error: RuntimeError | ValueError) -> RuntimeError | ValueError:
