@@ -5,6 +5,7 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -130,6 +131,16 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
+def _refuse_standard_library(type_name: str, found: Any) -> None:
+    """`os.system`, by whatever path, is nothing that a config should call."""
+    homes = {type_name}
+    if inspect.isclass(found) or inspect.isroutine(found):
+        homes.add(str(getattr(found, "__module__", None) or type(found).__module__))
+    if any(home.partition(".")[0] in sys.stdlib_module_names for home in homes):
+        problem = f"{type_name} is of Python's standard library, which a config cannot call"
+        raise ConfigError("", f"{problem} (hint: wrap it in a function of your own)")
+
+
 def _import_dotted(type_name: str) -> Callable:
     """Import the longest module prefix of a dotted path, then walk the attributes."""
     parts = type_name.split(".")
@@ -149,6 +160,7 @@ def _import_dotted(type_name: str) -> Callable:
                 hint = did_you_mean(attribute, dir(found))
                 raise ConfigError("", f"{owner} has no {attribute!r}{hint}")
             found = getattr(found, attribute)
+        _refuse_standard_library(type_name, found)
         return found
     raise ConfigError("", f"cannot import {type_name!r}: no module named {parts[0]!r} is installed")
 

@@ -1,7 +1,6 @@
 """The registry: names to objects, and messages that name the key."""
 
 # SPDX-License-Identifier: Apache-2.0
-import collections
 
 import pytest
 import torch
@@ -44,7 +43,7 @@ def test_builds_names_classes_and_dotted_paths():
     assert THINGS.build(dict(type=Leaf)).size == 1
     assert isinstance(THINGS.build(dict(type="torch.nn.Conv2d", in_channels=1, out_channels=2,
                                         kernel_size=1)), torch.nn.Conv2d)  # fmt: skip
-    assert THINGS.build(dict(type="collections.OrderedDict")) == collections.OrderedDict()
+    assert isinstance(THINGS.build(dict(type="torch.nn.Identity")), torch.nn.Identity)
 
 
 def test_defaults_fill_but_never_override_and_cfg_is_untouched():
@@ -135,3 +134,9 @@ def test_register_duplicates():
     registry.register_module(name=["a", "b"], module=Leaf)
     assert "a" in registry
     assert "b" in registry
+
+
+def test_the_standard_library_is_no_type():
+    for name in ("os.system", "torch.os.system", "subprocess.run", "builtins.eval", "torch.nn.functional.warnings.warn"):
+        with pytest.raises(ConfigError, match=r"^type: .* is of Python's standard library"):
+            THINGS.build(dict(type=name, command="true"))

@@ -40,7 +40,7 @@ def _value(text: str) -> Any:
     try:
         value = ast.literal_eval(text)
         return list(value) if len(parts) > 1 and isinstance(value, tuple) else value
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         pass
     if len(parts) > 1:
         return [_value(part.strip()) for part in parts if part.strip()]

@@ -71,16 +71,21 @@ def test_overrides_reach_the_variables_of_bases(write):
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json", "toml"])
-def test_trees_inherit_too_also_from_python(write, suffix):
+def test_trees_inherit_too(write, suffix):
     model = {"net": {"width": "{{_base_.sizes.1}}", "name": "{{ fileBasenameNoExtension }}"}}
     text = {
-        "yaml": "_base_: base.py\nmodel: {net: {width: {{_base_.sizes.1}}, name: '{{fileBasenameNoExtension}}'}}",
-        "json": json.dumps({"_base_": ["base.py"], "model": model}),
-        "toml": "_base_ = ['base.py']\n[model.net]\nwidth = {{ _base_.sizes.1 }}\nname = '{{fileBasenameNoExtension}}'",
+        "yaml": "_base_: base.yaml\nmodel: {net: {width: {{_base_.sizes.1}}, name: '{{fileBasenameNoExtension}}'}}",
+        "json": json.dumps({"_base_": ["base.yaml"], "model": model}),
+        "toml": "_base_ = ['base.yaml']\n[model.net]\nwidth = {{ _base_.sizes.1 }}\nname = '{{fileBasenameNoExtension}}'",
     }[suffix]  # fmt: skip
-    base = "sizes = [4, 8]\nmodel = dict(type='A', net=dict(type='N'))"
-    cfg = load_config(write(base_dot_py=base, **{f"child_dot_{suffix}": text}))
+    base = "sizes: [4, 8]\nmodel: {type: A, net: {type: N}}"
+    cfg = load_config(write(base_dot_yaml=base, **{f"child_dot_{suffix}": text}))
     assert cfg == {"model": {"type": "A", "net": {"type": "N", "width": 8, "name": "child"}}}
+
+
+def test_python_inherits_from_trees(write):
+    path = write(base_dot_yaml="model: {type: A}", child_dot_py="_base_ = 'base.yaml'\nmodel = dict(k=1)")
+    assert load_config(path) == {"model": {"type": "A", "k": 1}}
 
 
 def test_yaml_bases_may_hold_variables(write):
@@ -115,7 +120,7 @@ def test_the_environment(write, monkeypatch):
     ({"b_dot_py": "k = 1", "c_dot_py": "k = 2", "a_dot_py": "_base_ = ['b.py', 'c.py']"}, r"^k: in two bases"),
     ({"b_dot_py": "model = [1]", "a_dot_py": "_base_ = 'b.py'\nmodel = dict(x=1)"}, r"^model: .* base's list .*_delete_"),
     ({"b_dot_py": "model = dict(x=1)", "a_dot_py": "_base_ = 'b.py'\nmodel = dict(x=_base_.model.y)"}, r"no 'y', only x"),
-    ({"b_dot_py": "x = 1", "a_dot_yaml": "_base_: b.py\nmodel: '{{_base_.y}}'"}, r"the bases have no y"),
+    ({"b_dot_yaml": "x: 1", "a_dot_yaml": "_base_: b.yaml\nmodel: '{{_base_.y}}'"}, r"the bases have no y"),
     ({"a_dot_py": "_base_ = ['x' + 'y.py']"}, r"a.py:1: _base_ is a path or a list of paths"),
     ({"a_dot_py": "_base_ = 'nopackage::x.py'"}, r"nopackage::x.py: no such config"),
     ({"a_dot_yaml": "_base_: 3"}, r"_base_ is a path or a list"),
