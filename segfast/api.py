@@ -32,6 +32,7 @@ def train(
     resume: bool = False,
     load_from: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Train a model.
 
@@ -41,6 +42,7 @@ def train(
         resume: continue the run in work_dir exactly where it stopped.
         load_from: checkpoint whose weights to start from.
         overrides: dotted keys, `{"train_cfg.max_iters": 400}`.
+        trust_checkpoint: unpickle `load_from` whatever it holds. Danger: such a file can run any program as you.
 
     Returns:
         TrainResult: `metrics["mIoU"]` is the last validation's, in percent.
@@ -55,6 +57,7 @@ def train(
         config,
         resume=resume or bool(config.get("resume")),
         load_from=load_from or config.get("load_from"),
+        trust_checkpoint=trust_checkpoint,
     )
     model = runner.train()
     hook = runner.checkpoint_hook
@@ -73,8 +76,11 @@ def test(
     *,
     work_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    trust_checkpoint: bool = False,
 ) -> dict:
     """Evaluate a checkpoint on the config's test data, or its validation data where it has none.
+
+    `trust_checkpoint` unpickles whatever the file holds: such a file can run any program as you.
 
     Returns:
         The metrics, in percent.
@@ -93,7 +99,7 @@ def test(
     config.pop("param_scheduler", None)
     forget_pretrained(config)
     config["work_dir"] = str(work_dir or config.get("work_dir") or _default_work_dir(cfg))
-    return Runner.from_cfg(config, load_from=checkpoint).test()
+    return Runner.from_cfg(config, load_from=checkpoint, trust_checkpoint=trust_checkpoint).test()
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # not a test function, whatever pytest thinks of its name
@@ -105,6 +111,8 @@ def predict(
     *,
     batch_size: int = 1,
     device: str | None = None,
+    config: Any = None,
+    trust_checkpoint: bool = False,
 ) -> list[SegDataSample]:
     """Segment images.
 
@@ -114,6 +122,10 @@ def predict(
             RGB tensors.
         batch_size: images per forward pass.
         device: "cpu", "cuda", ...; None takes the GPU if there is one (for a checkpoint) or the model's own.
+        config: builds the checkpoint's model, as `train` takes it; None for the config inside the checkpoint, which
+            may name networks only (see `segfast.trusted_types`). Weights without a config (safetensors) need one.
+        trust_checkpoint: unpickle and build whatever the checkpoint says. Danger: such a file can run any program
+            as you.
 
     Returns:
         One sample per image: `pred_sem_seg.data` (1, H, W) int64 at the image's own size; metainfo `img_path` and
@@ -129,7 +141,7 @@ def predict(
         if device is not None:
             model.to(choose_device(device))
     else:
-        model, pipeline, meta = load_model(model_or_checkpoint, device)
+        model, pipeline, meta = load_model(model_or_checkpoint, device, config, trust_checkpoint)
     return list(segment(model, expand(images), pipeline, meta, batch_size))
 
 

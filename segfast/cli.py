@@ -12,6 +12,7 @@ from typing import Any
 
 from segfast.errors import ConfigError, OutputError, UserError
 
+_TRUST = "unpickle the checkpoint whatever it holds: DANGER, such a file can run any program as you"
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--amp", action="store_true", help="mixed precision")
     train.add_argument("--seed", type=int, help="seed of everything random")
     train.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    train.add_argument("--trust-checkpoint", action="store_true", help=_TRUST)
     train.set_defaults(run=_train)
 
     test = commands.add_parser("test", help="evaluate a checkpoint")
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("items", nargs="*", metavar="key.path=value")
     test.add_argument("--work-dir")
     test.add_argument("--device")
+    test.add_argument("--trust-checkpoint", action="store_true", help=_TRUST)
     test.set_defaults(run=_test)
 
     predict = commands.add_parser("predict", help="segment images")
@@ -75,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, help="folder for index masks and coloured pictures"
     )
     predict.add_argument("--device")
+    predict.add_argument("--config", help="build the model from this, not from the checkpoint")
+    predict.add_argument("--trust-checkpoint", action="store_true", help=_TRUST)
     predict.set_defaults(run=_predict)
 
     check = commands.add_parser(
@@ -134,7 +139,13 @@ def _train(options: argparse.Namespace) -> None:
         overrides["randomness.seed"] = options.seed
     if options.amp:
         overrides["optim_wrapper.type"] = "AmpOptimWrapper"
-    result = train(config, work_dir=options.work_dir, resume=options.resume, overrides=overrides)
+    result = train(
+        config,
+        work_dir=options.work_dir,
+        resume=options.resume,
+        overrides=overrides,
+        trust_checkpoint=options.trust_checkpoint,
+    )
     best = f", best {Path(result.best_checkpoint).name}" if result.best_checkpoint else ""
     last = f"checkpoint {Path(result.checkpoint).name}{best}, " if result.checkpoint else ""
     print(
@@ -148,34 +159,29 @@ def _test(options: argparse.Namespace) -> None:
     config, overrides = _split([options.config, *options.items])
     if options.device:
         overrides["device"] = options.device
-    test(config, options.checkpoint, work_dir=options.work_dir, overrides=overrides)
+    test(
+        config,
+        options.checkpoint,
+        work_dir=options.work_dir,
+        overrides=overrides,
+        trust_checkpoint=options.trust_checkpoint,
+    )
 
 
 def _predict(options: argparse.Namespace) -> None:
-    import numpy as np
-    from PIL import Image
+    from segfast.predictions import write_predictions
 
-    from segfast.datasets.images import read_picture
-    from segfast.inference import expand, load_model, segment
-    from segfast.visualization import SegLocalVisualizer
-
-    sources = expand(options.images)
+    count = write_predictions(
+        options.checkpoint,
+        options.images,
+        options.out,
+        device=options.device,
+        config=options.config,
+        trust_checkpoint=options.trust_checkpoint,
+    )
     out = Path(options.out)
-    model, pipeline, meta = load_model(options.checkpoint, options.device)
-    visualizer = SegLocalVisualizer(meta, alpha=0.6)
-    for folder in ("masks", "pictures"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    for source, sample in zip(sources, segment(model, sources, pipeline, meta), strict=True):
-        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
-        name = f"{Path(source).stem}.png"
-        Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)).save(
-            out / "masks" / name
-        )
-        Image.fromarray(visualizer.overlay(read_picture(source), labels)).save(
-            out / "pictures" / name
-        )
     print(
-        f"{len(sources)} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
+        f"{count} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )
 
 

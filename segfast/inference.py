@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 
+from segfast.config import load_config
+from segfast.config.parse import parse
 from segfast.datasets import Compose, pseudo_collate
 from segfast.datasets.folder import IMAGE_SUFFIXES
 from segfast.errors import CheckpointError, ConfigError, DataError, UserError
 from segfast.registry import MODELS
 from segfast.runner.checkpoint import load_checkpoint, load_weights
+from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import choose_device
 from segfast.structures import SegDataSample
+from segfast.trusted_types import checked
 
 
 def segment(
@@ -45,30 +48,60 @@ def segment(
 
 
 def load_model(
-    checkpoint: str | Path, device: str | None = None
+    checkpoint: str | Path,
+    device: str | None = None,
+    config: Any = None,
+    trust_checkpoint: bool = False,
 ) -> tuple[nn.Module, list | None, dict]:
-    """Rebuild a checkpoint's model: (model, its evaluation pipeline or None, dict(classes, palette))."""
-    state = load_checkpoint(checkpoint)
-    text = state.get("meta", {}).get("cfg")
-    config = yaml.safe_load(text) if text else None
-    if not config or "model" not in config:
-        raise CheckpointError(
-            f"{checkpoint} carries no config to rebuild its model from (hint: was it written by segfast?)"
-        )
-    forget_pretrained(config)
+    """Rebuild a checkpoint's model: (model, its evaluation pipeline or None, dict(classes, palette)).
+
+    Args:
+        checkpoint: the file.
+        device: where the model goes.
+        config: what `load_config` reads; None takes the config inside the checkpoint.
+        trust_checkpoint: read and build whatever the checkpoint says.
+
+    Raises:
+        CheckpointError: the file cannot be used, or would run code.
+    """
+    state = load_checkpoint(checkpoint, trust=trust_checkpoint)
+    if config is None:
+        built_from = _config_inside(state, checkpoint, trust_checkpoint)
+    else:
+        built_from = with_defaults(load_config(config))
+    forget_pretrained(built_from)
     try:
-        model = MODELS.build(config["model"], path="model")
+        model = MODELS.build(built_from.get("model"), path="model")
     except ConfigError as error:
+        if config is not None:
+            raise
         raise CheckpointError(
             f"{checkpoint}: its model cannot be rebuilt from the config inside: {error} (hint: a model or net that was "
             "given as an object has to be built by hand; load the weights with segfast.runner.load_checkpoint)"
         ) from error
     load_weights(model, state, checkpoint)
     model.to(choose_device(device))
-    dataset = (config.get("test_dataloader") or config.get("val_dataloader") or {}).get(
-        "dataset", {}
-    )
-    return model, dataset.get("pipeline"), state["meta"].get("dataset_meta", {})
+    loader = built_from.get("test_dataloader") or built_from.get("val_dataloader") or {}
+    dataset = loader.get("dataset", {})
+    meta = state.get("meta", {}).get("dataset_meta") or dataset.get("metainfo") or {}
+    return model, dataset.get("pipeline"), meta
+
+
+def _config_inside(state: Mapping, checkpoint: str | Path, trusted: bool) -> dict:
+    """The config that a checkpoint carries, as far as it may be built."""
+    meta = state.get("meta")
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    hint = "(hint: was it written by segfast? --config CONFIG, or config=..., builds the model)"
+    if not isinstance(text, str) or not text:
+        raise CheckpointError(f"{checkpoint} carries no config to rebuild its model from {hint}")
+    try:
+        config = parse(Path("config.yaml"), text)
+    except ConfigError as error:
+        problem = f"the config inside is none that segfast reads ({error})"
+        raise CheckpointError(f"{checkpoint}: {problem} {hint}") from None
+    if not isinstance(config.get("model"), Mapping):
+        raise CheckpointError(f"{checkpoint} carries no model to rebuild {hint}")
+    return config if trusted else checked(config, checkpoint)
 
 
 def forget_pretrained(config: dict) -> None:

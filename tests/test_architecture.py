@@ -22,19 +22,20 @@ STEMS = [
 LAYERS = {
     "errors": set(),
     "_native": set(),
+    "paths": {"errors"},
     "structures": {"errors"},
     "ops": {"_native", "errors"},
     "registry": {"errors"},
     "config": {"errors", "registry", "demo_config"},
     "demo_config": set(),
-    "evaluation": {"ops", "structures", "registry", "errors"},
+    "evaluation": {"ops", "structures", "registry", "errors", "paths"},
     "datasets": {"structures", "registry", "errors"},
     "models": {"ops", "structures", "registry", "errors"},
-    "visualization": {"structures", "registry", "errors"},
+    "visualization": {"structures", "registry", "errors", "paths"},
     "integrations": {"ops", "models", "evaluation", "errors"},
     "runner": {
         "ops", "models", "datasets", "evaluation", "visualization", "structures", "registry", "config", "errors",
-        "_native",
+        "_native", "paths",
     },
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from segfast import ops
 from segfast.errors import ConfigError, LabelError, UserError
 from segfast.evaluation.metric import BaseMetric, reduce_device, world
+from segfast.paths import inside
 from segfast.registry import METRICS
 
 _SCORES = {
@@ -77,6 +78,7 @@ class IoUMetric(BaseMetric):
         self.output_dir = None if output_dir is None else Path(output_dir)
         if self.output_dir is not None and world()[0] == 0:
             self.output_dir.mkdir(parents=True, exist_ok=True)
+        self._written: dict[str, str] = {}  # file name -> the image that it belongs to
         self.last_table = ""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -124,7 +126,11 @@ class IoUMetric(BaseMetric):
         values = pred.cpu().numpy().astype(np.uint8)
         if sample.get("reduce_zero_label"):
             values = values + 1
-        Image.fromarray(values).save(self.output_dir / f"{Path(sample['img_path']).stem}.png")
+        path = inside(self.output_dir, f"{Path(sample['img_path']).stem}.png")
+        other = self._written.setdefault(path.name, str(sample["img_path"]))
+        if other != str(sample["img_path"]):
+            raise UserError(f"{other} and {sample['img_path']} would both be written as {path}")
+        Image.fromarray(values).save(path)
 
     def _classes(self) -> Sequence[str]:
         classes = (self.dataset_meta or {}).get("classes")

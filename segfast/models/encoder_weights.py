@@ -1,6 +1,7 @@
 """Loads pretrained weights from a local file into a network's encoder, or says why they do not fit."""
 
 # SPDX-License-Identifier: Apache-2.0
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has exceptions of its own for a broken file
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = [
+                "it holds more than tensors and plain values, and could run anything when read"
+            ]
         raise CheckpointError(
             f"encoder_weights {path}: cannot be read as weights ({reason[0]})"
         ) from error

@@ -7,12 +7,14 @@ Every file opens with `torch.load(weights_only=True)`; nothing in it can execute
 
 import pickle
 import random
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from segfast.errors import CheckpointError
@@ -29,8 +31,15 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     write_atomically(Path(path), lambda file: torch.save(state, file))
 
 
-def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, device: str | torch.device = "cpu", trust: bool = False
+) -> dict[str, Any]:
     """Read a checkpoint safely, its checksums compared; of MMEngine's files the pickled objects are left out.
+
+    Args:
+        path: written by segfast, MMEngine or torch; or `.safetensors`, whose tensors become `state_dict`.
+        device: where tensors go.
+        trust: unpickle whatever the file holds. Danger: such a file can run any program as you.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than plain data.
@@ -39,8 +48,12 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     try:
+        if path.suffix == ".safetensors":
+            return {"state_dict": load_file(path, device=str(device))}
         _compare_checksums(path)
-        state = _load(path, device)
+        state = _load(path, device, trust)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} {_refusal(error)}") from None
     except (
         Exception
     ) as error:  # torch raises pickle, zip, runtime and other errors for a damaged file
@@ -67,8 +80,22 @@ def _compare_checksums(path: Path) -> None:
         raise ValueError(f"the checksum of its record {damaged} is wrong, the file is damaged")
 
 
-def _load(path: Path, device: str | torch.device) -> Any:
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """What torch would not read, in a line."""
+    name = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if name is None:
+        return "is no checkpoint: torch cannot read it"
+    return (
+        f"holds more than tensors and plain values: reading it would call {name[1]}, and could run anything. Refused; "
+        "if you trust who made the file: --trust-checkpoint, or trust_checkpoint=True (hint: safer is to ask them for "
+        "the weights as .safetensors)"
+    )
+
+
+def _load(path: Path, device: str | torch.device, trust: bool) -> Any:
     """What the file holds; a second try leaves out what is no plain data but known to be harmless."""
+    if trust:
+        return torch.load(path, map_location=device, weights_only=False)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:

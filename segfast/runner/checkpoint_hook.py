@@ -4,11 +4,13 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segfast.errors import ConfigError
+from segfast.paths import is_plain_name
 from segfast.registry import HOOKS, did_you_mean
 from segfast.runner.atomic_file import remove_unfinished, write_atomically
 from segfast.runner.better import GREATER, LESS, better_rule
@@ -65,7 +67,7 @@ class CheckpointHook(Hook):
         self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
         self.save_begin, self.max_keep_ckpts = save_begin, max_keep_ckpts
         self.parts = {"optimizer": save_optimizer, "param_schedulers": save_param_scheduler}
-        self.out_dir, self.filename_tmpl = out_dir, filename_tmpl
+        self.out_dir, self.filename_tmpl = out_dir, _checked_template(filename_tmpl)
         self.published_keys = _listed(published_keys)
         self.greater_keys = _listed(greater_keys) or list(GREATER)
         self.less_keys = _listed(less_keys) or list(LESS)
@@ -91,7 +93,9 @@ class CheckpointHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Find the folder."""
         work_dir = Path(runner.work_dir)
-        self._folder = work_dir if self.out_dir is None else Path(self.out_dir) / work_dir.name
+        self._folder = (
+            work_dir if self.out_dir is None else Path(self.out_dir) / work_dir.resolve().name
+        )
 
     def before_train(self, runner: Any) -> None:
         """Clear up behind a run that was killed."""
@@ -148,11 +152,12 @@ class CheckpointHook(Hook):
         """Take over the best and the files."""
         if runner.resume:
             state = checkpoint.get("checkpoint_hook", {})
-            # Names only: a checkpoint of somebody else must not name files elsewhere that would be deleted.
-            self._kept = [Path(name).name for name in state.get("kept", [])]
+            # A checkpoint of somebody else must not name other files than checkpoints, which would be deleted.
+            self._kept = [name for name in state.get("kept", []) if self._may_delete(name)]
             self.best = {
-                key: {"score": entry["score"], "name": Path(entry["name"]).name}
+                key: {"score": entry["score"], "name": entry["name"]}
                 for key, entry in state.get("best", {}).items()
+                if self._may_delete(entry["name"]) and entry["name"].startswith("best_")
             }
             self.last_checkpoint = str(runner.resumed_from) if runner.resumed_from else None
 
@@ -168,6 +173,11 @@ class CheckpointHook(Hook):
     def _due(self, step: int) -> bool:
         past = step - self.save_begin
         return self.interval > 0 and past >= 0 and past % self.interval == 0
+
+    def _may_delete(self, name: Any) -> bool:
+        """Whether that may be a checkpoint of this hook."""
+        suffixes = {".pth", Path(self.filename_tmpl or "").suffix}
+        return is_plain_name(name) and Path(name).suffix in suffixes - {""}
 
     def _name(self, runner: Any, step: int) -> str:
         default = "epoch_{}.pth" if self._by_epoch(runner) else "iter_{}.pth"
@@ -215,7 +225,8 @@ class CheckpointHook(Hook):
         if best and not (score > best["score"] if greater else score < best["score"]):
             return False
         step = runner.epoch if self._by_epoch(runner) else runner.iter
-        name = f"best_{key}_{self._name(runner, step)}".replace("/", "_")
+        name = f"best_{key}_{self._name(runner, step)}"
+        name = re.sub(r"[/\\\0]", "_", name)
         runner.save_checkpoint(self._folder / name, weights_only=True)
         self.best[key] = {"score": score, "name": name}
         if best and best["name"] != name:
@@ -237,6 +248,21 @@ class CheckpointHook(Hook):
         self._kept = self._kept[len(dropped) :]
         for old in dropped:
             path.with_name(old).unlink(missing_ok=True)
+
+
+def _checked_template(template: str | None) -> str | None:
+    """A file name with a place for the number, and no folder in it."""
+    if template is None:
+        return None
+    try:
+        names = template.format(1), template.format(2)
+    except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        problem = f"{template!r} cannot be filled in with a number ({error})"
+        raise ConfigError("filename_tmpl", problem) from None
+    if names[0] == names[1] or len(names[0]) > 200 or not all(map(is_plain_name, names)):
+        problem = f"expected a file name such as 'iter_{{}}.pth', without folders, got {template!r}"
+        raise ConfigError("filename_tmpl", problem)
+    return template
 
 
 def _listed(value: Any) -> list:

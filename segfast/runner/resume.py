@@ -128,7 +128,14 @@ def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
     """
     if runner.load_from is not None or not runner.resume:
         named = None if runner.load_from is None else Path(runner.load_from)
-        return None if named is None else (named, load_checkpoint(named, runner.device))
+        return (
+            None
+            if named is None
+            else (
+                named,
+                load_checkpoint(named, runner.device, runner.trust_checkpoint),
+            )
+        )
     candidates = _candidates(Path(runner.work_dir))
     damaged: list[str] = []
     for path in candidates:

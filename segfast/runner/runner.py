@@ -37,7 +37,12 @@ from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume, save_run
 from segfast.runner.stop_signals import StopSignals, train_until_stopped
 
-NOT_TOLD = ("resume", "load_from", "quiet")  # how this run was called, not what it is
+NOT_TOLD = (
+    "resume",
+    "load_from",
+    "quiet",
+    "trust_checkpoint",
+)  # how this run was called, not what it is
 
 
 class Runner:
@@ -69,6 +74,7 @@ class Runner:
         custom_imports: dict(imports=["my.module"], allow_failed_imports=False), imported before anything is built.
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one.
         quiet: write the files, print nothing.
+        trust_checkpoint: unpickle `load_from` whatever it holds, which can run any program; no key of a config.
         launcher, log_level, default_scope: may stay in a config.
 
     Raises:
@@ -114,6 +120,7 @@ class Runner:
         custom_imports: Mapping | None = None,
         device: str | torch.device | None = None,
         quiet: bool = False,
+        trust_checkpoint: bool = False,
     ) -> None:
         """Seed, open the log, build the model and the hooks."""
         self._parts = {
@@ -132,6 +139,7 @@ class Runner:
         self.param_schedulers: list = []
         self.metrics: dict = {}
         self.load_from, self.resume, self._loaded = load_from, resume, False
+        self.trust_checkpoint = trust_checkpoint
         self.device = choose_device(device)
         self.model = build_model(model, data_preprocessor).to(self.device)
         self.visualizer = build_visualizer(visualizer, self.work_dir)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segfast.paths import inside
 from segfast.registry import VISBACKENDS
 
 
@@ -27,7 +28,7 @@ class LocalVisBackend:
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0) -> Path:
         """Write an (H, W, 3) uint8 RGB picture and return its path."""
-        path = self.save_dir / "vis_image" / f"{name}_{step}.png"
+        path = inside(self.save_dir / "vis_image", f"{name}_{step}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
         return path

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from segfast.paths import inside
 from segfast.registry import VISUALIZERS
 from segfast.structures import SegDataSample
 from segfast.visualization.backend import build_backends
@@ -87,7 +88,7 @@ class SegLocalVisualizer:
         if out_file is None and self.vis_backends:
             self.add_image(name, picture, step)
         elif out_file is None and self.save_dir is not None:
-            out_file = Path(self.save_dir) / f"{name}_{step}.png"
+            out_file = inside(self.save_dir, f"{name}_{step}.png")
         if out_file is not None:
             Path(out_file).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(out_file)

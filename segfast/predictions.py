@@ -1,0 +1,78 @@
+"""`segfast predict`: index masks and coloured pictures of images and folders, in an output folder and nowhere else."""
+
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segfast.datasets.images import read_picture
+from segfast.errors import OutputError, UserError
+from segfast.inference import expand, load_model, segment
+from segfast.paths import inside
+from segfast.visualization import SegLocalVisualizer
+
+
+def write_predictions(
+    checkpoint: str | Path, images: Sequence[str], out: str | Path, **loading: Any
+) -> int:
+    """Segment images; write `out/masks/<name>.png` (class indices) and `out/pictures/<name>.png` (coloured).
+
+    Args:
+        checkpoint: as `segfast.predict` takes it.
+        images: files and folders. A name is a file's, without its ending; below a folder, with its sub-folders.
+        out: the output folder.
+        loading: `device`, `config`, `trust_checkpoint` of `load_model`.
+
+    Returns:
+        How many images.
+
+    Raises:
+        UserError: an image or the checkpoint cannot be used, or two images would have one name.
+    """
+    names = output_names(images)
+    model, pipeline, meta = load_model(checkpoint, **loading)
+    visualizer = SegLocalVisualizer(meta, alpha=0.6)
+    sources = list(names.values())
+    for name, sample in zip(names, segment(model, sources, pipeline, meta), strict=True):
+        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+        small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)
+        _save(small, Path(out) / "masks", f"{name}.png")
+        picture = visualizer.overlay(read_picture(names[name]), labels)
+        _save(picture, Path(out) / "pictures", f"{name}.png")
+    return len(sources)
+
+
+def output_names(items: Sequence[str | Path]) -> dict[str, Path]:
+    """Name -> image. Where two images have the same name, both keep their ending in it.
+
+    Raises:
+        UserError: they still have the same name.
+    """
+    found: dict[Path, str] = {}  # image -> its name with the ending
+    for item in map(Path, items):
+        for image in map(Path, expand(str(item))):
+            below = image.relative_to(item) if item.is_dir() else Path(image.name)
+            found.setdefault(image, below.as_posix())
+    stems = [str(Path(name).with_suffix("")) for name in found.values()]
+    names: dict[str, Path] = {}
+    for (image, name), stem in zip(found.items(), stems, strict=True):
+        chosen = stem if stems.count(stem) == 1 else name
+        if chosen in names:
+            raise UserError(
+                f"{image} and {names[chosen]} would both be written as {chosen}.png (hint: name the folder that holds "
+                "both, which keeps its sub-folders, or use two calls with two --out)"
+            )
+        names[chosen] = image
+    return names
+
+
+def _save(pixels: np.ndarray, folder: Path, name: str) -> None:
+    path = inside(folder, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    except OSError as error:
+        raise OutputError(path, error) from error
