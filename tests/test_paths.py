@@ -45,7 +45,21 @@ def test_inside_and_links(tmp_path):
     assert not is_plain_name(3)
 
 
-@pytest.mark.parametrize("template", ["../{}.pth", "/tmp/{}.pth", "a/{}.pth", "iter.pth", "{", "{1}", "{0.x}", "{:>9999}", "..", "{}\0"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "../{}.pth",
+        "/tmp/{}.pth",
+        "a/{}.pth",
+        "iter.pth",
+        "{",
+        "{1}",
+        "{0.x}",
+        "{:>9999}",
+        "..",
+        "{}\0",
+    ],
+)
 def test_names_of_checkpoints(template):
     with pytest.raises(ConfigError, match="filename_tmpl"):
         CheckpointHook(filename_tmpl=template)
@@ -59,8 +73,20 @@ class Named(ToyMetric):
 
 
 def test_names_of_metrics_and_experiments(tmp_path):
-    hooks = {"checkpoint": {"save_best": ["../../../acc", "/etc/acc"], "rule": "greater", "interval": 10}, "visualization": None}
-    config = toy_config(tmp_path / "work", val_evaluator={"type": Named}, default_hooks=hooks, experiment_name="../../name")
+    hooks = {
+        "checkpoint": {
+            "save_best": ["../../../acc", "/etc/acc"],
+            "rule": "greater",
+            "interval": 10,
+        },
+        "visualization": None,
+    }
+    config = toy_config(
+        tmp_path / "work",
+        val_evaluator={"type": Named},
+        default_hooks=hooks,
+        experiment_name="../../name",
+    )
     Runner.from_cfg(config).train()
     written = everything(tmp_path)
     assert all(name.startswith("work/") for name in written)
@@ -70,7 +96,10 @@ def test_names_of_metrics_and_experiments(tmp_path):
 def test_out_dir_of_a_work_dir_that_climbs(tmp_path, monkeypatch):
     (tmp_path / "a/b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a/b")
-    hooks = {"checkpoint": {"out_dir": str(tmp_path / "out"), "interval": 10}, "visualization": None}
+    hooks = {
+        "checkpoint": {"out_dir": str(tmp_path / "out"), "interval": 10},
+        "visualization": None,
+    }
     Runner.from_cfg(toy_config("..", default_hooks=hooks)).train()
     saved = [name for name in everything(tmp_path) if name.endswith(".pth")]
     assert len(saved) >= 2
@@ -93,7 +122,9 @@ def test_a_resumed_checkpoint_names_no_other_files(tmp_path):
         f"aAcc{i}": {"score": -1.0, "name": name} for i, name in enumerate(names[:5])
     } | {"aAcc": {"score": -1e9, "name": "../precious.pth"}}
     torch.save(state, work / "iter_10.pth")
-    Runner.from_cfg({**config, "train_cfg": {"max_iters": 20, "val_interval": 10}, "resume": True}).train()
+    Runner.from_cfg(
+        {**config, "train_cfg": {"max_iters": 20, "val_interval": 10}, "resume": True}
+    ).train()
     assert all(path.exists() for path in precious)
 
 
@@ -119,7 +150,9 @@ def test_names_of_predictions(tmp_path):
         "a/1.png": "a/1", "b/1.png": "b/1", "b/2.jpg": "b/2.jpg", "b/2.png": "b/2.png", "b/c/1.png": "b/c/1",
     }  # fmt: skip
     assert list(output_names([tmp_path / "a/1.png", tmp_path / "a"])) == ["1"]
-    with pytest.raises(UserError, match=r"b/1\.png and .*a/1\.png would both be written as 1\.png\.png"):
+    with pytest.raises(
+        UserError, match=r"b/1\.png and .*a/1\.png would both be written as 1\.png\.png"
+    ):
         output_names([tmp_path / "a", tmp_path / "b/1.png"])
     (tmp_path / "out").symlink_to(tmp_path / "b")
     (tmp_path / "b/2.png").unlink()

@@ -137,6 +137,12 @@ def test_register_duplicates():
 
 
 def test_the_standard_library_is_no_type():
-    for name in ("os.system", "torch.os.system", "subprocess.run", "builtins.eval", "torch.nn.functional.warnings.warn"):
+    for name in (
+        "os.system",
+        "torch.os.system",
+        "subprocess.run",
+        "builtins.eval",
+        "torch.nn.functional.warnings.warn",
+    ):
         with pytest.raises(ConfigError, match=r"^type: .* is of Python's standard library"):
             THINGS.build(dict(type=name, command="true"))

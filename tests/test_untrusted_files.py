@@ -92,7 +92,13 @@ def test_the_refusal_names_the_opt_in_and_the_opt_in_works(trained, tmp_path, ca
     marker, path = tmp_path / "executed", tmp_path / "theirs.pth"
     state = load_checkpoint(checkpoint)
     torch.save({**state, "extra": Evil(marker)}, path)
-    call = ["predict", str(path), str(root / "data/images/val/0.png"), "--out", str(tmp_path / "out")]
+    call = [
+        "predict",
+        str(path),
+        str(root / "data/images/val/0.png"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(call) == 2
     error = capsys.readouterr().err
     assert "reading it would call posix.system, and could run anything" in error
@@ -101,7 +107,12 @@ def test_the_refusal_names_the_opt_in_and_the_opt_in_works(trained, tmp_path, ca
     assert marker.exists()  # that is what trust means
     with pytest.raises(segfast.errors.ConfigError, match="trust_checkpoint: unknown key"):
         segfast.train({**config, "trust_checkpoint": True})
-    started = segfast.train({**config, "train_cfg": {"max_iters": 1}}, load_from=path, work_dir=tmp_path / "w", trust_checkpoint=True)
+    started = segfast.train(
+        {**config, "train_cfg": {"max_iters": 1}},
+        load_from=path,
+        work_dir=tmp_path / "w",
+        trust_checkpoint=True,
+    )
     assert "trust_checkpoint" not in (tmp_path / "w/config.yaml").read_text()
     assert started.checkpoint
 
@@ -126,16 +137,26 @@ def test_the_config_inside_a_checkpoint_calls_networks_only(trained, tmp_path, m
     image = root / "data/images/val/0.png"
     step = {"type": "evil_module.net"}
     calls = {
-        "os.system": lambda c: c["model"].update(net={"type": "os.system", "command": f"touch {marker}"}),
+        "os.system": lambda c: c["model"].update(
+            net={"type": "os.system", "command": f"touch {marker}"}
+        ),
         "evil_module.net": lambda c: c["model"].update(net=step),
-        "torch.nn.functional.warnings.warn": lambda c: c["model"].update(net={"type": "torch.nn.functional.warnings.warn"}),
-        "segfast.train": lambda c: c["model"].update(loss=[{"type": "segfast.train", "cfg": str(tmp_path / "evil_module.py")}]),
+        "torch.nn.functional.warnings.warn": lambda c: c["model"].update(
+            net={"type": "torch.nn.functional.warnings.warn"}
+        ),
+        "segfast.train": lambda c: c["model"].update(
+            loss=[{"type": "segfast.train", "cfg": str(tmp_path / "evil_module.py")}]
+        ),
         "torch.hub.load": lambda c: c.update(model={"type": "torch.hub.load"}),
-        "evil_module.x": lambda c: c["val_dataloader"]["dataset"].update(pipeline=[{"type": "evil_module.x"}]),
+        "evil_module.x": lambda c: c["val_dataloader"]["dataset"].update(
+            pipeline=[{"type": "evil_module.x"}]
+        ),
     }
     for name, change in calls.items():
         path = with_config(trained, tmp_path / "c.pth", change)
-        with pytest.raises((CheckpointError, segfast.errors.ConfigError), match=r"would call|standard library") as caught:
+        with pytest.raises(
+            (CheckpointError, segfast.errors.ConfigError), match=r"would call|standard library"
+        ) as caught:
             segfast.predict(path, image)
         assert name in str(caught.value)
     assert not marker.exists()
@@ -150,14 +171,23 @@ def test_networks_of_the_caller_and_of_known_packages_are_built(trained, tmp_pat
         sys.modules[module.__name__] = module
         try:
             net = {**config["model"]["net"], "type": kind}
-            path = with_config(trained, tmp_path / "c.pth", lambda c, net=net: c["model"].update(net=net))
-            assert segfast.predict(path, root / "data/images/val/0.png")[0].pred_sem_seg.data.shape == (1, 24, 32)
+            path = with_config(
+                trained, tmp_path / "c.pth", lambda c, net=net: c["model"].update(net=net)
+            )
+            assert segfast.predict(path, root / "data/images/val/0.png")[
+                0
+            ].pred_sem_seg.data.shape == (1, 24, 32)
         finally:
             del sys.modules[module.__name__]
 
 
 def test_no_further_file_is_read_or_fetched():
-    tree = {"type": "timm.create_model", "model_name": "x", "checkpoint_path": "/evil.pth", "pretrained": True}
+    tree = {
+        "type": "timm.create_model",
+        "model_name": "x",
+        "checkpoint_path": "/evil.pth",
+        "pretrained": True,
+    }
     pytest.importorskip("timm")
     assert checked([tree], "c.pth") == [{**tree, "checkpoint_path": "", "pretrained": False}]
 
@@ -171,8 +201,13 @@ def test_configs_inside_that_are_none_of_ours(trained, tmp_path, text):
     with pytest.raises(CheckpointError, match=r"c\.pth.*--config CONFIG") as caught:
         segfast.predict(tmp_path / "c.pth", root / "data/images/val/0.png")
     assert "\n" not in str(caught.value)
-    (predicted,) = segfast.predict(tmp_path / "c.pth", root / "data/images/val/0.png", config=root / "config.yaml")
-    assert torch.equal(predicted.pred_sem_seg.data, segfast.predict(checkpoint, root / "data/images/val/0.png")[0].pred_sem_seg.data)
+    (predicted,) = segfast.predict(
+        tmp_path / "c.pth", root / "data/images/val/0.png", config=root / "config.yaml"
+    )
+    assert torch.equal(
+        predicted.pred_sem_seg.data,
+        segfast.predict(checkpoint, root / "data/images/val/0.png")[0].pred_sem_seg.data,
+    )
 
 
 def test_safetensors(trained, tmp_path, capsys):
@@ -186,12 +221,31 @@ def test_safetensors(trained, tmp_path, capsys):
     assert torch.equal(mine.pred_sem_seg.data, theirs.pred_sem_seg.data)
     with pytest.raises(CheckpointError, match=r"w\.safetensors carries no config"):
         segfast.predict(path, image)
-    assert main(["predict", str(path), str(image), "--config", str(root / "config.yaml"), "--out", str(tmp_path / "o")]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(path),
+                str(image),
+                "--config",
+                str(root / "config.yaml"),
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+        == 0
+    )
     assert np.asarray(Image.open(tmp_path / "o/masks/0.png")).shape == (24, 32)
-    started = segfast.train({**config, "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.0}}}, load_from=path, work_dir=tmp_path / "w")
+    started = segfast.train(
+        {**config, "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.0}}},
+        load_from=path,
+        work_dir=tmp_path / "w",
+    )
     for key, value in started.model.state_dict().items():
         assert torch.equal(value, weights[key])
-    assert main(["test", str(root / "config.yaml"), str(path), "--work-dir", str(tmp_path / "t")]) == 0
+    assert (
+        main(["test", str(root / "config.yaml"), str(path), "--work-dir", str(tmp_path / "t")]) == 0
+    )
     whole = path.read_bytes()
     for part in (b"", whole[:20], whole[:-8]):
         path.write_bytes(part)

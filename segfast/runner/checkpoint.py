@@ -53,7 +53,9 @@ def load_checkpoint(
         _compare_checksums(path)
         state = _load(path, device, trust)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} {_refusal(error)}") from None
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of tensors and plain values: {_refusal(error)}"
+        ) from None
     except (
         Exception
     ) as error:  # torch raises pickle, zip, runtime and other errors for a damaged file
@@ -84,10 +86,10 @@ def _refusal(error: pickle.UnpicklingError) -> str:
     """What torch would not read, in a line."""
     name = re.search(r"GLOBAL ([\w.]+)", str(error))
     if name is None:
-        return "is no checkpoint: torch cannot read it"
+        return (str(error).splitlines() or ["torch cannot read it"])[0]
     return (
-        f"holds more than tensors and plain values: reading it would call {name[1]}, and could run anything. Refused; "
-        "if you trust who made the file: --trust-checkpoint, or trust_checkpoint=True (hint: safer is to ask them for "
+        f"it holds more, reading it would call {name[1]}, and could run anything; refused. "
+        "If you trust who made the file: --trust-checkpoint, or trust_checkpoint=True (hint: safer is to ask them for "
         "the weights as .safetensors)"
     )
 

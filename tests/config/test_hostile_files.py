@@ -34,9 +34,15 @@ def merges(levels):
 
 
 YAML = {
-    "a command": ("model: !!python/object/apply:os.system ['touch {marker}']", "could not determine a constructor"),
+    "a command": (
+        "model: !!python/object/apply:os.system ['touch {marker}']",
+        "could not determine a constructor",
+    ),
     "a class": ("model: !!python/name:os.system", "could not determine a constructor"),
-    "an object": ("model: !!python/object/new:subprocess.Popen [['touch', '{marker}']]", "could not determine"),
+    "an object": (
+        "model: !!python/object/new:subprocess.Popen [['touch', '{marker}']]",
+        "could not determine",
+    ),
     "a module": ("model: !!python/module:antigravity", "could not determine"),
     "laughs": (laughs(12), "more than 100000 entries"),
     "merges": (merges(12), "more than 100000 entries"),

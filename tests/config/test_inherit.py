@@ -84,7 +84,9 @@ def test_trees_inherit_too(write, suffix):
 
 
 def test_python_inherits_from_trees(write):
-    path = write(base_dot_yaml="model: {type: A}", child_dot_py="_base_ = 'base.yaml'\nmodel = dict(k=1)")
+    path = write(
+        base_dot_yaml="model: {type: A}", child_dot_py="_base_ = 'base.yaml'\nmodel = dict(k=1)"
+    )
     assert load_config(path) == {"model": {"type": "A", "k": 1}}
 
 
