@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from segfast.config import load_config
+from segfast.distributed.launch import all_fail_with_one, join
 from segfast.inference import expand, forget_pretrained, load_model, segment
+from segfast.models.distributed import unwrapped
 from segfast.runner import Runner
 from segfast.runner.environment import choose_device
 from segfast.structures import SegDataSample
@@ -25,6 +27,7 @@ class TrainResult(NamedTuple):
     work_dir: str
 
 
+@all_fail_with_one
 def train(
     cfg: Any = None,
     *,
@@ -50,6 +53,7 @@ def train(
     Raises:
         UserError: the config or the data is wrong; one line that names the key or the file and the remedy.
     """
+    join()
     config = load_config(cfg, overrides)
     config["work_dir"] = str(work_dir or config.get("work_dir") or _default_work_dir(cfg))
     # The command line and the call win over the file's own resume and load_from.
@@ -59,7 +63,7 @@ def train(
         load_from=load_from or config.get("load_from"),
         trust_checkpoint=trust_checkpoint,
     )
-    model = runner.train()
+    model = unwrapped(runner.train())
     hook = runner.checkpoint_hook
     return TrainResult(
         model,
@@ -70,6 +74,7 @@ def train(
     )
 
 
+@all_fail_with_one
 def test(
     cfg: Any,
     checkpoint: str | Path,
@@ -88,6 +93,7 @@ def test(
     Raises:
         UserError: the config, the data or the checkpoint is wrong.
     """
+    join()
     config = load_config(cfg, overrides)
     if config.get("test_dataloader") is None:
         config["test_dataloader"] = config.get("val_dataloader")

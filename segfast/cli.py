@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segfast.distributed import is_first
+from segfast.distributed.launch import speaker
 from segfast.errors import ConfigError, OutputError, UserError
 
 _TRUST = "unpickle the checkpoint whatever it holds: DANGER, such a file can run any program as you"
@@ -35,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("SEGFAST_DEBUG") == "1":
             traceback.print_exc()
-        sys.stderr.write(f"segfast: error: {' '.join(str(error).split())}\n")
+        behind_the_bar = "" if is_first() else "\n"
+        text = f"{behind_the_bar}segfast: error: {speaker()}{' '.join(str(error).split())}\n"
+        sys.stderr.write(text)
         return FAILED if isinstance(error, OutputError) else WRONG_INPUT
     except KeyboardInterrupt as stop:
-        sys.stderr.write(f"segfast: {stop or 'interrupted'}\n")
+        if is_first():
+            sys.stderr.write(f"segfast: {stop or 'interrupted'}\n")
         return INTERRUPTED
     except Exception:
         traceback.print_exc()
@@ -146,6 +151,8 @@ def _train(options: argparse.Namespace) -> None:
         overrides=overrides,
         trust_checkpoint=options.trust_checkpoint,
     )
+    if not is_first():
+        return
     best = f", best {Path(result.best_checkpoint).name}" if result.best_checkpoint else ""
     last = f"checkpoint {Path(result.checkpoint).name}{best}, " if result.checkpoint else ""
     print(

@@ -28,14 +28,15 @@ LAYERS = {
     "registry": {"errors"},
     "config": {"errors", "registry", "demo_config"},
     "demo_config": set(),
-    "evaluation": {"ops", "structures", "registry", "errors", "paths"},
-    "datasets": {"structures", "registry", "errors"},
-    "models": {"ops", "structures", "registry", "errors"},
+    "distributed": {"errors"},
+    "evaluation": {"distributed", "ops", "structures", "registry", "errors", "paths"},
+    "datasets": {"distributed", "structures", "registry", "errors"},
+    "models": {"distributed", "ops", "structures", "registry", "errors"},
     "visualization": {"structures", "registry", "errors", "paths"},
     "integrations": {"ops", "models", "evaluation", "errors"},
     "runner": {
         "ops", "models", "datasets", "evaluation", "visualization", "structures", "registry", "config", "errors",
-        "_native", "paths",
+        "_native", "paths", "distributed",
     },
 }  # fmt: skip
 

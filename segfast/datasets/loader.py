@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from segfast.datasets.skips import note_skips, take_skips
 from segfast.datasets.worker_start import WorkerStart
+from segfast.distributed import world
 from segfast.errors import ConfigError, UserError
 from segfast.registry import DATASETS, FUNCTIONS, SAMPLERS, did_you_mean
 
@@ -148,7 +148,7 @@ def build_dataloader(
     dataset = DATASETS.build(options.pop("dataset"), path=_join(path, "dataset"))
     limit = options.pop("num_batch_per_epoch", None)
     if limit is not None:
-        dataset = _FirstSamples(dataset, limit * options["batch_size"] * _world()[1])
+        dataset = _FirstSamples(dataset, limit * options["batch_size"] * world()[1])
     samplers = {key: options.pop(key, None) for key in ("sampler", "batch_sampler")}
     if not isinstance(dataset, IterableDataset):
         samplers["sampler"] = samplers["sampler"] or default_sampler
@@ -158,7 +158,7 @@ def build_dataloader(
         options[key] = _build_function(options.get(key), _join(path, key))
     options["worker_init_fn"] = WorkerStart(options["worker_init_fn"])
     if seed is not None:
-        options.setdefault("generator", torch.Generator().manual_seed(seed + _world()[0]))
+        options.setdefault("generator", torch.Generator().manual_seed(seed + world()[0]))
     try:
         return SegDataLoader(dataset, **options)
     except (ValueError, TypeError) as error:
@@ -254,13 +254,6 @@ def _build_function(cfg: Any, path: str) -> Callable | None:
     if not callable(target):
         raise ConfigError(path, f"expected a function's name or dict(type=...), got {cfg!r}")
     return functools.partial(target, **arguments) if arguments else target
-
-
-def _world() -> tuple[int, int]:
-    """Rank and number of processes."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def _join(path: str, key: str) -> str:

@@ -1,16 +1,15 @@
 """Samplers: in which order which process visits the data, and how a resumed run finds its place."""
 
 # SPDX-License-Identifier: Apache-2.0
-import itertools
 import math
 import secrets
 from collections.abc import Iterator, Sized
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import Sampler
 
 from segfast.datasets.sample_key import SampleKey
+from segfast.distributed import share, world
 from segfast.registry import SAMPLERS
 
 
@@ -18,16 +17,14 @@ class _DistributedSampler(Sampler[SampleKey]):
     """What both samplers share: the data's size, this process's rank, the seed, the order."""
 
     def __init__(self, dataset: Sized, shuffle: bool, seed: int | None) -> None:
-        in_group = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if in_group else 0
-        self.world_size = dist.get_world_size() if in_group else 1
+        self.rank, self.world_size = world()
         self.dataset = dataset
         self.shuffle = shuffle
-        self.seed = _shared_seed(in_group) if seed is None else seed
-        self.start = 0
+        self.seed = share(secrets.randbits(31)) if seed is None else seed
+        self.start = 0  # in samples of all processes: a run may resume with more or fewer of them
 
     def advance(self, num_samples: int) -> None:
-        """Move the start of the next iteration on by samples of this process, loading none."""
+        """Move the start of the next iteration on by samples, those of all processes, loading none."""
         self.start += num_samples
 
     def _order(self, epoch: int) -> list[int]:
@@ -65,13 +62,7 @@ class DefaultSampler(_DistributedSampler):
         super().__init__(dataset, shuffle, seed)
         self.round_up = round_up
         self.epoch = 0
-        size = len(dataset)
-        if round_up:
-            self.num_samples = math.ceil(size / self.world_size)
-            self.total_size = self.num_samples * self.world_size
-        else:
-            self.num_samples = math.ceil((size - self.rank) / self.world_size)
-            self.total_size = size
+        self.num_samples = len(range(self.rank, self._end(0), self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass that the next iteration makes."""
@@ -82,14 +73,19 @@ class DefaultSampler(_DistributedSampler):
         start, self.start = self.start, 0
         epoch = self.epoch
         order = self._order(epoch)
-        if order:
-            order = list(itertools.islice(itertools.cycle(order), self.total_size))
-        for index in order[self.rank : self.total_size : self.world_size][start:]:
-            yield SampleKey(index, epoch, self.seed)
+        for position in range(start + self.rank, self._end(start), self.world_size):
+            yield SampleKey(order[position % len(order)], epoch, self.seed)
 
     def __len__(self) -> int:
         """Samples of this process in a whole pass."""
         return self.num_samples
+
+    def _end(self, start: int) -> int:
+        """Where a pass that begins at `start` ends, first samples repeated."""
+        size = len(self.dataset)
+        if not self.round_up or start >= size:
+            return size
+        return start + math.ceil((size - start) / self.world_size) * self.world_size
 
 
 @SAMPLERS.register_module()
@@ -97,7 +93,7 @@ class InfiniteSampler(_DistributedSampler):
     """Pass after pass without end, for iteration-based training.
 
     All passes form one stream that is dealt to the processes in turn. To resume, `advance` by the
-    number of samples this process has consumed since the start of training.
+    number of samples that all processes together have consumed since the start of training.
 
     Args:
         dataset: anything with a length.
@@ -117,7 +113,7 @@ class InfiniteSampler(_DistributedSampler):
         """Keys of this process, from `start` on."""
         if not self.size:
             return
-        position = self.start * self.world_size + self.rank
+        position = self.start + self.rank
         epoch, offset = divmod(position, self.size)
         while True:
             for index in self._order(epoch)[offset :: self.world_size]:
@@ -129,11 +125,3 @@ class InfiniteSampler(_DistributedSampler):
     def __len__(self) -> int:
         """Size of the dataset."""
         return self.size
-
-
-def _shared_seed(in_group: bool) -> int:
-    """A fresh seed, the first process's in a group."""
-    seeds = [secrets.randbits(31)]
-    if in_group:
-        dist.broadcast_object_list(seeds, src=0)
-    return seeds[0]

@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from segfast import ops
+from segfast.distributed import world
+from segfast.distributed.world import reduce_device
 from segfast.errors import ConfigError, LabelError, UserError
-from segfast.evaluation.metric import BaseMetric, reduce_device, world
+from segfast.evaluation.metric import BaseMetric, check_shares
 from segfast.paths import inside
 from segfast.registry import METRICS
 
@@ -76,16 +78,17 @@ class IoUMetric(BaseMetric):
         self.beta = beta
         self.format_only = format_only
         self.output_dir = None if output_dir is None else Path(output_dir)
-        if self.output_dir is not None and world()[0] == 0:
+        if self.output_dir is not None:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         self._written: dict[str, str] = {}  # file name -> the image that it belongs to
         self.last_table = ""
+        self._counted = 0  # samples, where there are several processes
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count one batch, without waiting for the device.
 
-        A single process adds to one matrix. Several keep one matrix per sample, because which of
-        them are the sampler's repeats is known at the end only.
+        A single process adds to one matrix. Several keep that of their last sample apart: whether it is one of the
+        sampler's repeats is known at the end only.
 
         Args:
             data_batch: not used.
@@ -108,7 +111,13 @@ class IoUMetric(BaseMetric):
         if pred.dtype.is_floating_point:
             pred = pred.long()  # thresholded one-channel outputs of other models
         num_classes = len(self._classes())
-        counts = self.results[0] if self.results and world()[1] == 1 else None
+        several = world()[1] > 1
+        if several:
+            self._counted += 1
+            if len(self.results) == 2:
+                last = self.results.pop()
+                self.results[0] += last.to(self.results[0].device)
+        counts = self.results[0] if self.results and not several else None
         if counts is not None and counts.device != pred.device:
             counts = self.results[0] = counts.to(pred.device)
         try:
@@ -147,11 +156,16 @@ class IoUMetric(BaseMetric):
         if processes == 1 or self.format_only:
             return self.results
         num_classes = len(self._classes())
-        total = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=reduce_device())
-        for position, counts in enumerate(self.results):
-            if position * processes + rank < size:
-                total += counts.to(total.device)
-        dist.all_reduce(total)
+        place = reduce_device()
+        total = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=place)
+        counted, self._counted = self._counted, 0
+        repeated = (counted - 1) * processes + rank >= size  # the last one
+        for counts in self.results[:-1] if repeated else self.results:
+            total += counts.to(place)
+        entries = torch.tensor(counted, device=place)
+        for number in (total, entries):
+            dist.all_reduce(number)
+        check_shares(int(entries), size)
         return [total]
 
     def compute_metrics(self, results: list) -> dict[str, float]:

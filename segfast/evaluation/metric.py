@@ -6,18 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from segfast.distributed import gather, is_first, share, world
+from segfast.errors import UserError
 from segfast.structures import BaseDataElement
-
-
-def world() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) when there is one process only."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 class BaseMetric(ABC):
@@ -90,26 +83,35 @@ class BaseMetric(ABC):
                 f"{type(self).__name__} has nothing to evaluate: was `process` called?",
                 stacklevel=2,
             )
-        rank, processes = world()
-        results = self.collect(size)
-        metrics: list[dict] = [{}]
-        if rank == 0:
+        results, metrics = self.collect(size), {}
+        if is_first():
             numbers = self.compute_metrics(to_cpu(results))
             prefix = f"{self.prefix}/" if self.prefix else ""
-            metrics = [{f"{prefix}{name}": value for name, value in numbers.items()}]
-        if processes > 1:
-            dist.broadcast_object_list(metrics, src=0)
+            metrics = {f"{prefix}{name}": value for name, value in numbers.items()}
         self.results = []
-        return metrics[0]
+        return share(metrics)
 
     def collect(self, size: int) -> list:
-        """The entries of all processes in the data set's order, without repeats (on rank 0)."""
-        _, processes = world()
-        if processes == 1:
+        """The entries of all processes in the data set's order, without repeats."""
+        if world()[1] == 1:
             return self.results[:size]
-        parts: list[list] = [[] for _ in range(processes)]
-        dist.all_gather_object(parts, to_cpu(self.results))
+        parts = gather(to_cpu(self.results))
+        check_shares(sum(len(part) for part in parts), size)
         return interleave(parts)[:size]
+
+
+def check_shares(entries: int, size: int) -> None:
+    """Refuse to count samples that several processes have all seen.
+
+    Raises:
+        UserError: there are more entries than a sampler repeats to give every process equally many.
+    """
+    processes = world()[1]
+    if entries >= size + processes:
+        raise UserError(
+            f"{processes} processes evaluated {entries} samples of a data set of {size}: its sampler gives all of them "
+            "the same ones (hint: sampler=dict(type='DefaultSampler', shuffle=False))"
+        )
 
 
 def interleave(parts: Sequence[Sequence]) -> list:
@@ -129,9 +131,3 @@ def to_cpu(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return type(data)(to_cpu(value) for value in data)
     return data
-
-
-def reduce_device() -> torch.device:
-    """Where a tensor has to lie for `dist.all_reduce`."""
-    on_cuda = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")

@@ -23,7 +23,7 @@ from segfast.models.decode_heads import (
     UPerHead,
 )
 from segfast.models.dice_loss import DiceLoss
-from segfast.models.distributed import MMDistributedDataParallel
+from segfast.models.distributed import FSDP, MMDistributedDataParallel
 from segfast.models.edit_data_preprocessor import DataPreprocessor
 from segfast.models.encoder_decoder import EncoderDecoder
 from segfast.models.focal_loss import FocalLoss
@@ -46,6 +46,7 @@ from segfast.models.tversky_loss import TverskyLoss
 from segfast.models.zoo import SegNetS
 
 __all__ = [
+    "FSDP",
     "ASPPHead",
     "Accuracy",
     "BaseCascadeDecodeHead",

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from segfast.distributed import world
 from segfast.errors import UserError
 from segfast.models.mixed_labels import GROUND_TRUTH, SECOND, SHARE
 from segfast.registry import MODELS
@@ -63,8 +63,7 @@ class BatchAugment(ABC):
 
 def batch_generator() -> np.random.Generator:
     """A generator for one batch: the next of torch's CPU generator, another one on every rank."""
-    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    return np.random.default_rng((rank, int(torch.randint(2**62, (), device="cpu"))))
+    return np.random.default_rng((world()[0], int(torch.randint(2**62, (), device="cpu"))))
 
 
 @MODELS.register_module(["MixUp", "Mixup"])

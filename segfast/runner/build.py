@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import RandomSampler, SequentialSampler
 
 from segfast.datasets.loader import build_dataloader
+from segfast.distributed import is_first, world
 from segfast.errors import ConfigError
 from segfast.evaluation import Evaluator
 from segfast.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS, VISUALIZERS
@@ -17,7 +19,9 @@ from segfast.runner.defaults import HOOKS as DEFAULT_HOOKS
 from segfast.runner.defaults import train_cfg
 from segfast.runner.hooks import STAGES, Hook, priority_number
 from segfast.runner.optim_dict import OptimWrapperDict
+from segfast.visualization.silent import SilentVisualizer
 
+_PLAIN_SAMPLERS = (RandomSampler, SequentialSampler)
 _EVAL_LOOPS = {"val": {"type": "ValLoop"}, "test": {"type": "TestLoop"}}
 
 
@@ -64,6 +68,7 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
     if mode != "train" and getattr(dataloader.dataset, "on_error", "raise") == "skip":
         problem = "'skip' would count another sample twice in the metrics; only training may skip"
         raise ConfigError(f"{mode}_dataloader.dataset.on_error", problem)
+    _check_shares(dataloader, f"{mode}_dataloader")
     arguments = {"runner": runner, "dataloader": dataloader}
     if mode != "train":
         try:  # metrics know their own keys only
@@ -73,6 +78,16 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
         except ConfigError as error:
             raise error.under(f"{mode}_evaluator") from None
     return LOOPS.build(loop_cfg, path=f"{mode}_cfg", **arguments)
+
+
+def _check_shares(dataloader: Any, path: str) -> None:
+    """Refuse torch's plain samplers where there are several processes: each would see all samples."""
+    if world()[1] > 1 and type(getattr(dataloader, "sampler", None)) in _PLAIN_SAMPLERS:
+        raise ConfigError(
+            f"{path}.sampler",
+            f"{type(dataloader.sampler).__name__} gives every process the same samples (hint: DefaultSampler or "
+            "InfiniteSampler of segfast.datasets)",
+        )
 
 
 def build_schedulers(runner: Any, configs: Any) -> list:
@@ -153,6 +168,8 @@ def build_model(model: Any, data_preprocessor: Any) -> nn.Module:
 
 def build_visualizer(cfg: Any, work_dir: Path) -> Any:
     """The visualizer, or None; its pictures and records go to the work_dir where it names no place."""
+    if cfg is not None and not is_first():
+        return SilentVisualizer()
     if not isinstance(cfg, Mapping):
         return cfg
     kind = cfg.get("type")

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from segfast.distributed.sharded import as_sharded
 from segfast.errors import CheckpointError
 from segfast.runner.atomic_file import write_atomically
 from segfast.runner.inert import inert_globals, without_inert
@@ -125,6 +126,7 @@ def load_weights(
                 f"{source}: {key} is {tuple(value.shape)} there but {tuple(own[key].shape)} in the model "
                 "(hint: is num_classes the one it was trained with?)"
             )
+    weights = {key: as_sharded(value, own.get(key)) for key, value in weights.items()}
     result = model.load_state_dict(weights, strict=False)
     different = [*result.missing_keys, *result.unexpected_keys]
     if different and strict:

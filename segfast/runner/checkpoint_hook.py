@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segfast.distributed import is_first
 from segfast.errors import ConfigError
 from segfast.paths import is_plain_name
 from segfast.registry import HOOKS, did_you_mean
@@ -99,7 +100,7 @@ class CheckpointHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Clear up behind a run that was killed."""
-        for folder in {Path(runner.work_dir), self._folder}:
+        for folder in {Path(runner.work_dir), self._folder} if is_first() else ():
             remove_unfinished(folder)
 
     def after_train_iter(
@@ -138,7 +139,7 @@ class CheckpointHook(Hook):
 
     def after_train(self, runner: Any) -> None:
         """Publish."""
-        if self.published_keys:
+        if self.published_keys and is_first():
             names = {*self._kept[-1:], *(entry["name"] for entry in self.best.values())}
             for name in names:
                 _publish(self._folder / name, self.published_keys)
@@ -229,7 +230,7 @@ class CheckpointHook(Hook):
         name = re.sub(r"[/\\\0]", "_", name)
         runner.save_checkpoint(self._folder / name, weights_only=True)
         self.best[key] = {"score": score, "name": name}
-        if best and best["name"] != name:
+        if best and best["name"] != name and is_first():
             (self._folder / best["name"]).unlink(missing_ok=True)
         return True
 
@@ -242,10 +243,12 @@ class CheckpointHook(Hook):
         without = [part for part, wanted in self.parts.items() if not wanted]
         runner.save_checkpoint(path, step=iteration, epoch=epoch, without=without)
         self.last_checkpoint = str(path)
-        pointer = Path(runner.work_dir) / "last_checkpoint"
-        write_atomically(pointer, lambda file: file.write(f"{path}\n".encode()))
         dropped = self._kept[: -self.max_keep_ckpts] if self.max_keep_ckpts > 0 else []
         self._kept = self._kept[len(dropped) :]
+        if not is_first():
+            return
+        pointer = Path(runner.work_dir) / "last_checkpoint"
+        write_atomically(pointer, lambda file: file.write(f"{path}\n".encode()))
         for old in dropped:
             path.with_name(old).unlink(missing_ok=True)
 

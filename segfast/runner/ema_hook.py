@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from segfast.distributed.sharded import as_sharded, whole
 from segfast.errors import CheckpointError
+from segfast.models.distributed import unwrapped
 from segfast.registry import HOOKS, did_you_mean
 from segfast.runner.hooks import Hook
 
@@ -70,7 +72,7 @@ class EMAHook(Hook):
         """Update; the first time, copy."""
         if not self._started(runner):
             return
-        weights = self._weights(runner.model)
+        weights = self._weights(unwrapped(runner.model))
         if self.average is None:
             self.average = {name: value.clone() for name, value in weights.items()}
         elif self.steps % self.interval == 0:
@@ -82,19 +84,19 @@ class EMAHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Validate the average."""
-        self._swap(runner.model)
+        self._swap(unwrapped(runner.model))
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Train on."""
-        self._swap(runner.model)
+        self._swap(unwrapped(runner.model))
 
     def before_test_epoch(self, runner: Any) -> None:
         """Test the average."""
-        self._swap(runner.model)
+        self._swap(unwrapped(runner.model))
 
     def after_test_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Back again."""
-        self._swap(runner.model)
+        self._swap(unwrapped(runner.model))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """The average goes where weights are looked for, the weights beside it."""
@@ -104,15 +106,14 @@ class EMAHook(Hook):
         checkpoint["ema_state_dict"] = {"steps": self.steps} | {
             f"module.{name}": weights[name] for name in self.average
         }
-        averages = {name: value.cpu() for name, value in self.average.items()}
-        checkpoint["state_dict"] = {**weights, **averages}
+        checkpoint["state_dict"] = {**weights, **whole(self.average)}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """A resumed run takes both back; a fresh one starts from the average."""
         saved = checkpoint.get("ema_state_dict")
         if saved is None or not runner.resume:
             return
-        own = self._weights(runner.model)
+        own = self._weights(unwrapped(runner.model))
         kept = {name.removeprefix("module."): value for name, value in saved.items()}
         self.steps = int(kept.pop("steps", 0))
         state = checkpoint["state_dict"]
@@ -121,7 +122,7 @@ class EMAHook(Hook):
             raise CheckpointError("the average in the checkpoint does not fit the model")
         # A copy: the model's tensors and the average's must not be the same ones.
         self.average = {
-            name: (state[name] if name in state else own[name]).to(own[name].device, copy=True)
+            name: as_sharded(state.get(name, own[name]).to(own[name].device, copy=True), own[name])
             for name in own
         }
         checkpoint["state_dict"] = {**state, **{name: kept[name] for name in fitting}}

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from segfast.distributed import gather, mean_of_all
+from segfast.errors import ConfigError
+from segfast.models.distributed import FSDP, unwrapped
 from segfast.ops import check_labels
 from segfast.registry import LOOPS
 from segfast.runner.prefetch import fetch_ahead
+from segfast.runner.wrap import same_buffers
 from segfast.structures import BaseDataElement
 
 
@@ -39,13 +43,18 @@ class _EvalLoop:
         self.dataset_meta = getattr(dataloader.dataset, "metainfo", None)
         evaluator.dataset_meta = self.dataset_meta
         self._losses: dict[str, list[torch.Tensor]] = {}
+        self._in_step = len(set(gather(len(dataloader)))) == 1  # as many batches in every process
+        if not self._in_step and isinstance(runner.model, FSDP):
+            problem = "the processes get different numbers of batches, FSDP needs the same"
+            raise ConfigError(f"{self.mode}_dataloader.sampler", f"{problem} (hint: round_up=True)")
 
     def run(self) -> dict:
         """All batches, then the metrics: the one place that waits for the device."""
+        same_buffers(self.runner.model)
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
         self.runner.model.eval()
-        with fetch_ahead(self.dataloader, self.runner.model, self.prefetch) as batches:
+        with fetch_ahead(self.dataloader, unwrapped(self.runner.model), self.prefetch) as batches:
             for batch_idx, data_batch in enumerate(batches):
                 self.run_iter(batch_idx, data_batch)
         check_labels()
@@ -69,7 +78,8 @@ class _EvalLoop:
         self.runner.call_hook(
             f"after_{self.mode}_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
-        self.runner.stop.check()
+        if self._in_step:
+            self.runner.stop.check()
 
     def _without_losses(self, outputs: Any) -> Any:
         """The predictions; a last sample that holds nothing but `loss`, a dict, is kept aside."""
@@ -84,6 +94,7 @@ class _EvalLoop:
     def _mean_losses(self) -> dict[str, float]:
         """The means over the batches, and the sum of those whose name contains "loss", as `val_loss`."""
         means = {name: torch.stack(values).mean().item() for name, values in self._losses.items()}
+        means = mean_of_all(means)
         if means:
             means[f"{self.mode}_loss"] = sum(v for name, v in means.items() if "loss" in name)
         self._losses = {}

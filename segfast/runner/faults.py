@@ -10,10 +10,12 @@ import bisect
 import copy
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segfast.datasets.skips import take_skips
+from segfast.distributed import gather, world
 from segfast.errors import UserError
 from segfast.runner.hooks import Hook
 from segfast.runner.nonfinite import HINT, NonFiniteLossError, SkipNonFinite
@@ -40,8 +42,8 @@ class Faults:
         return self._skipped_before + sum(p.skipped for p in _policies(runner.optim_wrapper))
 
     def collect(self, runner: Any) -> None:
-        """Count and log the samples that were replaced since the last call."""
-        reasons = take_skips()
+        """Count and log the samples that were replaced since the last call, in all processes."""
+        reasons = [reason for share in gather(take_skips()) for reason in share]
         if not reasons:
             return
         self.replaced += len(reasons)
@@ -55,30 +57,33 @@ class Faults:
         )
 
     def check(self, runner: Any, losses: list[Any]) -> None:
-        """Look at the losses of the newest iterations.
+        """Look at the losses of the newest iterations, in all processes.
 
         Raises:
             NonFiniteLossError: one is not finite, and the policy is to stop.
         """
-        values = [float(loss) for loss in losses]
+        shares = gather([float(loss) for loss in losses])
         done = (
             runner.message_hub.get_info("iter", runner.iter) + 1
         )  # the loop may not have counted the last one
-        first = done - len(values)
-        bad = [(first + i, v) for i, v in enumerate(values) if not math.isfinite(v)]
+        first = done - len(shares[0])
+        found = [
+            (first + i, *_not_finite(values)) for i, values in enumerate(zip(*shares, strict=True))
+        ]
+        bad = [(iteration, rank, value) for iteration, rank, value in found if rank is not None]
         if not bad:
             return
         if not is_skipping(runner.optim_wrapper):
-            iteration, value = bad[0]
-            raise stopped(runner, iteration, value, saved_at=done)
-        for iteration, value in bad:
-            runner.log.file_only(
-                f"iteration {iteration + 1}: the loss is {value}, no step: {_told(runner, iteration)}"
-            )
-        iteration, value = bad[0]
+            iteration = bad[0][0]
+            own = shares[world()[0]][iteration - first]
+            raise stopped(runner, iteration, own, saved_at=done)
+        for iteration, rank, value in bad:
+            told = _told(batch_files(runner, iteration, rank))
+            runner.log.file_only(f"iteration {iteration + 1}: the loss is {value}, no step: {told}")
+        iteration, rank, value = bad[0]
         runner.log.warning(
             f"{len(bad)} iterations with a loss that is not finite took no step ({self.skipped(runner)} so far), the "
-            f"first: iteration {iteration + 1}, loss {value}, {_told(runner, iteration)}"
+            f"first: iteration {iteration + 1}, loss {value}, {_told(batch_files(runner, iteration, rank))}"
         )
 
     def record(self, runner: Any) -> dict[str, int]:
@@ -117,10 +122,11 @@ def stopped(runner: Any, iteration: int, value: float, saved_at: int) -> NonFini
     Args:
         runner: the Runner.
         iteration: in which the loss was not finite, counted from 0.
-        value: the loss.
+        value: the loss in this process; of several processes all call this.
         saved_at: how many iterations the weights have seen; `iteration` where they are those before its step.
     """
-    files = batch_files(runner, iteration)
+    rank, value = _not_finite(gather(value))
+    files = batch_files(runner, iteration, rank)
     info = {"iter": iteration + 1, "loss": value, "weights_after_iter": saved_at, "files": files}
     path = Path(runner.work_dir) / f"nonfinite_iter_{iteration + 1}.pth"
     when = "before its step" if saved_at == iteration else f"found after iteration {saved_at}"
@@ -133,7 +139,7 @@ def stopped(runner: Any, iteration: int, value: float, saved_at: int) -> NonFini
     for file in files:
         runner.log.file_only(f"in the batch of iteration {iteration + 1}: {file}")
     return NonFiniteLossError(
-        f"the loss became {value} in iteration {iteration + 1}; {_told(runner, iteration)}; {saved} (hint: {HINT})"
+        f"the loss became {value} in iteration {iteration + 1}; {_told(files)}; {saved} (hint: {HINT})"
     )
 
 
@@ -142,23 +148,35 @@ def is_skipping(optim_wrapper: Any) -> bool:
     return any(isinstance(policy, SkipNonFinite) for policy in _policies(optim_wrapper))
 
 
-def batch_files(runner: Any, iteration: int) -> list[str]:
-    """The images of a batch of training, of this process, worked out again from the sampler.
+def _not_finite(values: Sequence[float]) -> tuple[int | None, float]:
+    """The first process whose loss is not finite, and the loss; None where there is none."""
+    rank = next((rank for rank, value in enumerate(values) if not math.isfinite(value)), None)
+    return rank, values[rank or 0]
+
+
+def batch_files(runner: Any, iteration: int, rank: int | None = None) -> list[str]:
+    """The images of a batch of training, of one process, worked out again from the sampler.
+
+    Args:
+        runner: the Runner.
+        iteration: counted from 0.
+        rank: of the process; None for this one.
 
     Returns:
         Paths; `sample N` where a data set has none; nothing where the sampler is none of segfast's.
     """
-    loader = runner.train_loop.dataloader
+    loop, loader = runner.train_loop, runner.train_loop.dataloader
     sampler = loader.sampler
     if not hasattr(sampler, "advance") or not loader.batch_size:
         return []
     sampler = copy.copy(sampler)
-    sampler.start = 0
-    place = iteration
-    if not hasattr(sampler, "size"):  # passes over the data rather than one stream
+    sampler.start, sampler.rank = 0, sampler.rank if rank is None else rank
+    if hasattr(sampler, "size"):
+        sampler.advance(loop.place(iteration)["samples"])
+    else:  # passes over the data rather than one stream
         epoch, place = divmod(iteration, len(loader))
         sampler.set_epoch(epoch)
-    sampler.advance(place * loader.batch_size)
+        sampler.advance(place * loop.samples_per_iter)
     return [_file(loader.dataset, int(key)) for key in itertools.islice(sampler, loader.batch_size)]
 
 
@@ -174,9 +192,8 @@ def _file(dataset: Any, index: int) -> str:
     return str(infos[index].get("img_path", f"sample {index}"))
 
 
-def _told(runner: Any, iteration: int) -> str:
+def _told(files: list[str]) -> str:
     """The images of a batch, in words."""
-    files = batch_files(runner, iteration)
     if not files:
         return "its images are unknown, the sampler is none of segfast's"
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""

@@ -13,12 +13,15 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from segfast.distributed import is_first, world
 from segfast.errors import ConfigError, OutputError
 from segfast.runner.atomic_file import write_atomically
 
 
 class RunLog:
     """Writes `log.txt` and `metrics.jsonl` in a work_dir and draws the progress bar.
+
+    Of several processes the first one does that; the others are silent but for errors.
 
     Both files are opened for appending when something is written: a resumed run continues them, and a runner that has
     trained may still test.
@@ -33,11 +36,13 @@ class RunLog:
 
     def __init__(self, work_dir: Path, quiet: bool = False) -> None:
         """Create the folder, open nothing yet."""
+        self._first = is_first()
         try:
-            work_dir.mkdir(parents=True, exist_ok=True)
+            if self._first:
+                work_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError("work_dir", f"cannot create {work_dir}: {error.strerror}") from error
-        self.work_dir, self.quiet = work_dir, quiet
+        self.work_dir, self.quiet = work_dir, quiet or not self._first
         self._files: dict[str, TextIO] = {}
         self._bar: tqdm | None = None
 
@@ -51,7 +56,11 @@ class RunLog:
         """As `info`, marked."""
         self.info(f"warning: {text}")
 
-    error = warning
+    def error(self, text: str) -> None:
+        """As `warning`; of the other processes, too."""
+        self.warning(text)
+        if not self._first:
+            sys.stderr.write(f"process {world()[0]}: {text}\n")
 
     def debug(self, text: str) -> None:
         """For the file alone."""
@@ -70,7 +79,7 @@ class RunLog:
     def forget(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop records that a resumed run will write again, and half a line that a kill left."""
         path = self.work_dir / "metrics.jsonl"
-        if not path.is_file():
+        if not self._first or not path.is_file():
             return
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = "".join(f"{line}\n" for line in lines if _is_record(line, wanted))
@@ -110,6 +119,8 @@ class RunLog:
         self._files = {}
 
     def _append(self, name: str, text: str) -> None:
+        if not self._first:
+            return
         path = self.work_dir / name
         try:
             if name not in self._files:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from segfast.distributed import mean_of_all
 from segfast.ops import check_labels
 from segfast.registry import HOOKS
 from segfast.runner.faults import Faults, is_skipping
@@ -68,7 +69,7 @@ class LoggerHook(Hook):
             runner.message_hub.update_scalar("train/grad_norm", runner.optim_wrapper.grad_norm)
         losses = self._losses(runner)
         skipping = is_skipping(runner.optim_wrapper)
-        means = runner.message_hub.take("train/", self.window_size, finite=skipping)
+        means = mean_of_all(runner.message_hub.take("train/", self.window_size, finite=skipping))
         timing = runner.timer.take()
         if skipping or self.window_size or not math.isfinite(means.get("loss", 0.0)):
             self.faults.check(runner, losses)

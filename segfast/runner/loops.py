@@ -2,12 +2,14 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from segfast.distributed import gather, world
+from segfast.models.distributed import unwrapped
 from segfast.registry import LOOPS
 from segfast.runner.checkpoint import random_state, set_random_state
 from segfast.runner.faults import stopped
@@ -37,6 +39,11 @@ class _TrainLoop:
             raise ValueError(f"expected val_interval >= 1, got {intervals}")
         if self._changes != sorted(self._changes):
             raise ValueError(f"expected dynamic_intervals in order, got {dynamic_intervals}")
+        lengths = gather(len(dataloader))
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                f"the processes have {', '.join(map(str, lengths))} batches (hint: a sampler with round_up=True)"
+            )
         if len(dataloader) == 0:
             raise ValueError(
                 f"the training data has {len(dataloader.dataset)} samples, fewer than one batch with drop_last"  # type: ignore[arg-type]
@@ -45,6 +52,11 @@ class _TrainLoop:
         self.val_begin, self.val_interval, self.prefetch = val_begin, val_interval, prefetch
         self.epoch = 0
         self.iter = 0
+        self.passes = 0  # over the data that are complete
+        self._mark = (
+            0,
+            0,
+        )  # an iteration, and how many samples of the pass had been taken before it
         self.validated = 0  # the step whose validation was the last to be finished
         self.stop_training = False  # EarlyStoppingHook sets it
 
@@ -65,13 +77,37 @@ class _TrainLoop:
 
     def _ahead(self) -> AbstractContextManager[Iterable[Any]]:
         """The dataloader for one pass, prefetching where that is of use."""
-        return fetch_ahead(self.dataloader, self.runner.model, self.prefetch)
+        return fetch_ahead(self.dataloader, unwrapped(self.runner.model), self.prefetch)
 
-    def _advance(self, num_batches: int) -> None:
-        """Move the sampler past batches that a resumed run has seen; nothing is loaded."""
-        sampler = self.dataloader.sampler
-        if num_batches and hasattr(sampler, "advance"):
-            sampler.advance(num_batches * (self.dataloader.batch_size or 1))
+    @property
+    def samples_per_iter(self) -> int:
+        """Of all processes together."""
+        return (self.dataloader.batch_size or 1) * world()[1]
+
+    def place(self, iteration: int) -> dict[str, int]:
+        """Where in the data an iteration of the present pass begins: `passes` before it, `samples` of it."""
+        at, samples = self._mark
+        taken = samples + (iteration - at) * self.samples_per_iter
+        return {"passes": self.passes, "samples": taken, "per_iter": self.samples_per_iter}
+
+    def go_on_from(self, meta: Mapping[str, Any]) -> None:
+        """Stand where a checkpoint was written, perhaps by other processes or with other batches."""
+        self.iter, self.epoch, self.validated = (
+            meta["iter"],
+            meta["epoch"],
+            meta.get("validated", 0),
+        )
+        batches = self.iter - self.epoch * len(self.dataloader) if self.by_epoch else self.iter
+        place = meta.get(
+            "place", {"passes": self.epoch, "samples": batches * self.samples_per_iter}
+        )
+        self.passes, self._mark = place["passes"], (self.iter, place["samples"])
+
+    def _advance(self) -> None:
+        """Move the sampler past what a resumed run has seen; nothing is loaded."""
+        sampler, samples = self.dataloader.sampler, self._mark[1]
+        if samples and hasattr(sampler, "advance"):
+            sampler.advance(samples)
 
     def _validate(self, step: int, last: bool) -> bool:
         """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due.
@@ -131,18 +167,30 @@ class EpochBasedTrainLoop(_TrainLoop):
         self.runner.call_hook("before_train")
         self._validate(self.epoch, last=self.epoch == self.max_epochs)
         while self.epoch < self.max_epochs and not self.stop_training:
-            self._run_epoch(self.iter - self.epoch * len(self.dataloader))
+            self._run_epoch()
             self._validate(self.epoch, last=self.epoch == self.max_epochs)
         self.runner.call_hook("after_train")
 
-    def _run_epoch(self, done: int) -> None:
-        """One pass, of which `done` batches were already seen."""
+    def go_on_from(self, meta: Mapping[str, Any]) -> None:
+        """As every loop; the iterations to come may have become more, or fewer."""
+        super().go_on_from(meta)
+        place = meta.get("place")
+        if place and place["per_iter"] != self.samples_per_iter:
+            done = place["samples"] // self.samples_per_iter
+            self.max_iters = (
+                self.iter + (self.max_epochs - self.epoch) * len(self.dataloader) - done
+            )
+
+    def _run_epoch(self) -> None:
+        """The rest of one pass."""
         self.runner.call_hook("before_train_epoch")
-        self._advance(done)
+        self._advance()
         self.runner.model.train()
+        done = self._mark[1] // self.samples_per_iter
         with self._ahead() as batches:
             for batch_idx, data_batch in enumerate(batches, start=done):
                 self.run_iter(batch_idx, data_batch)
+        self.passes, self._mark = self.passes + 1, (self.iter, 0)
         self.runner.call_hook("after_train_epoch")
         self.epoch += 1
 
@@ -193,19 +241,10 @@ class IterBasedTrainLoop(_TrainLoop):
 
     def _batches(self) -> Generator[Any, None, None]:
         """Batches without end; an infinite sampler never needs the restart."""
-        if hasattr(self.dataloader.sampler, "size"):  # one stream: skip what was seen
-            self._advance(self.iter)
-            passes = 0
-        else:
-            passes, done = divmod(self.iter, len(self.dataloader))
-            self._set_epoch(passes)
-            self._advance(done)
+        self._advance()
         while True:
+            if hasattr(self.dataloader.sampler, "set_epoch"):
+                self.dataloader.sampler.set_epoch(self.passes)
             with self._ahead() as batches:
                 yield from batches
-            passes += 1
-            self._set_epoch(passes)
-
-    def _set_epoch(self, epoch: int) -> None:
-        if hasattr(self.dataloader.sampler, "set_epoch"):
-            self.dataloader.sampler.set_epoch(epoch)
+            self.passes, self._mark = self.passes + 1, (self.iter, 0)

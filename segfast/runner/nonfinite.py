@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from segfast.distributed import world
 from segfast.errors import ConfigError, UserError
 
 POLICIES = ("stop", "skip")
@@ -43,14 +44,20 @@ class StopAtNonFinite:
         """Nothing."""
 
     def look(self, loss: Tensor) -> None:
-        """Refuse a loss on the CPU.
+        """Refuse a loss on the CPU; of several processes, all refuse it where it is one's.
 
         Raises:
             NonFiniteLossError: it is NaN or infinite.
         """
-        if loss.is_cpu and not math.isfinite(value := loss.item()):
-            error = NonFiniteLossError(f"the loss is {value} (hint: {HINT})")
-            error.value = value
+        if not loss.is_cpu:
+            return
+        total = loss.detach()
+        if world()[1] > 1:
+            total = total.clone()
+            dist.all_reduce(total)
+        if not math.isfinite(total.item()):
+            error = NonFiniteLossError(f"the loss is {total.item()} (hint: {HINT})")
+            error.value = loss.item()
             raise error
 
     def may_step(self) -> bool:
@@ -103,7 +110,7 @@ class SkipNonFinite:
         device = self._losses[-1].device
         bad = ~torch.stack([loss.to(device).isfinite().all() for loss in self._losses]).all()
         self._losses = []
-        if dist.is_available() and dist.is_initialized():
+        if world()[1] > 1:
             count = bad.to(torch.int32)
             dist.all_reduce(count)
             bad = count > 0

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segfast.distributed.sharded import is_sharded, optimizer_state, whole
 from segfast.errors import ConfigError
 from segfast.registry import OPTIM_WRAPPERS
 from segfast.runner.nonfinite import build_policy
@@ -141,7 +142,7 @@ class OptimWrapper:
 
     def state_dict(self) -> dict:
         """The optimiser's, and the base settings where there are several groups."""
-        state = self.optimizer.state_dict()
+        state = whole(self.optimizer.state_dict())
         if self.base_param_settings is not None:
             state["base_param_settings"] = dict(self.base_param_settings)
         return state
@@ -152,7 +153,7 @@ class OptimWrapper:
         base = state.pop("base_param_settings", None)
         if base is not None and self.base_param_settings is not None:
             self.base_param_settings.update(base, params=[])
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(optimizer_state(state, self.optimizer))
 
     @property
     def defaults(self) -> dict:
@@ -186,7 +187,8 @@ class OptimWrapper:
             if p.grad is not None
         ]
         if kind == "norm":
-            self.grad_norm = nn.utils.clip_grad_norm_(parameters, **options)
+            norm = nn.utils.clip_grad_norm_(parameters, **options)
+            self.grad_norm = norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[attr-defined]
         elif kind == "value":
             nn.utils.clip_grad_value_(parameters, **options)
         else:

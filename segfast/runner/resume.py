@@ -12,7 +12,10 @@ from torch import nn
 
 from segfast._native import build_info
 from segfast.config import dump_config
+from segfast.distributed import gather, is_first, share, world
+from segfast.distributed.sharded import as_sharded, is_sharded, whole
 from segfast.errors import CheckpointError
+from segfast.models.distributed import unwrapped
 from segfast.runner.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -20,6 +23,7 @@ from segfast.runner.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from segfast.runner.environment import seed_generators
 
 
 def save_run(
@@ -43,8 +47,9 @@ def save_run(
         "dataset_meta": _plain_meta(runner.train_loop.dataloader.dataset),
         "validated": runner.train_loop.validated,
         "metrics": _plain_metrics(runner.metrics),
+        "place": runner.train_loop.place(runner.iter if step is None else step),
     }
-    weights = {key: value.cpu() for key, value in runner.model.state_dict().items()}
+    weights = whole(dict(unwrapped(runner.model).state_dict()))
     state: dict[str, Any] = {"meta": meta, "state_dict": weights}
     if not weights_only:
         state["optimizer"] = runner.optim_wrapper.state_dict()
@@ -52,15 +57,18 @@ def save_run(
         state["param_schedulers"] = [
             scheduler.state_dict() for scheduler in runner.param_schedulers
         ]
-        state["random"] = random_state()
-        state["message_hub"] = runner.message_hub.pending()
-        state["gradients"] = _gradients(runner.model)
+        first, *others = gather(
+            {"random": random_state(), "message_hub": runner.message_hub.pending()}
+        )
+        state |= {**first, "others": others}
+        state["gradients"] = _gradients(unwrapped(runner.model))
         norm = runner.optim_wrapper.grad_norm  # for the next log line
         state["grad_norm"] = None if norm is None else torch.as_tensor(norm).cpu()
     runner.call_hook("before_save_checkpoint", checkpoint=state)  # hooks may change the weights
     if weights_only:
         state = {key: state[key] for key in ("meta", "state_dict")}
-    save_checkpoint({key: value for key, value in state.items() if key not in without}, path)
+    if is_first():
+        save_checkpoint({key: value for key, value in state.items() if key not in without}, path)
 
 
 def load_or_resume(runner: Any, training: bool = True) -> None:
@@ -68,14 +76,17 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
 
     Without `training` only weights are loaded.
     """
-    found = _find(runner, training)
-    if found is None:
+    found = _find(runner, training) if is_first() else None
+    source = share(found and found[0])  # the first process decides
+    if source is None:
         return
-    source, checkpoint = found
+    checkpoint = (
+        found[1] if found else load_checkpoint(source, runner.device, runner.trust_checkpoint)
+    )
     runner.resumed_from = source if runner.resume and training else None
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # hooks may change the weights
     strict = bool(runner.resume) or not training
-    different = load_weights(runner.model, checkpoint, source, strict=strict)
+    different = load_weights(unwrapped(runner.model), checkpoint, source, strict=strict)
     if different:
         runner.log.info(
             f"{source}: {len(different)} keys did not match, the first is {different[0]}"
@@ -83,7 +94,9 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
     if not runner.resume or not training:
         return
     _resume(runner, checkpoint, source)
-    runner.log.info(f"resumed {source} at iteration {runner.iter}")
+    runner.log.info(
+        f"resumed {source} at iteration {runner.iter}{_what_changed(runner, checkpoint)}"
+    )
 
 
 def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
@@ -97,7 +110,7 @@ def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
             f"{source} is no checkpoint of segfast, its run cannot be resumed (hint: load_from without resume)"
         )
     loop, meta = runner.train_loop, checkpoint["meta"]
-    loop.iter, loop.epoch, loop.validated = meta["iter"], meta["epoch"], meta.get("validated", 0)
+    loop.go_on_from(meta)
     runner.metrics = dict(meta.get("metrics", {}))
     runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     given, saved = len(runner.param_schedulers), len(checkpoint["param_schedulers"])
@@ -110,14 +123,32 @@ def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
         runner.param_schedulers, checkpoint["param_schedulers"], strict=True
     ):
         scheduler.load_state_dict(state)
-    runner.message_hub.resume(checkpoint.get("message_hub", {}))
     runner.optim_wrapper.grad_norm = checkpoint.get("grad_norm")
     gradients = checkpoint.get("gradients", {})
-    for name, parameter in runner.model.named_parameters():
+    for name, parameter in unwrapped(runner.model).named_parameters():
         gradient = gradients.get(name)
-        parameter.grad = None if gradient is None else gradient.to(parameter.device)
-    set_random_state(checkpoint["random"])
+        parameter.grad = (
+            None if gradient is None else as_sharded(gradient, parameter).to(parameter.device)
+        )
+    _take_own(runner, [checkpoint, *checkpoint.get("others", [])])
     runner.log.forget(lambda record: _is_past(record, loop))
+
+
+def _what_changed(runner: Any, checkpoint: Mapping[str, Any]) -> str:
+    """What a resume by more or fewer processes means."""
+    before, now = len(checkpoint.get("others", [])) + 1, world()[1]
+    if before == now:
+        return ""
+    per_iter = runner.train_loop.samples_per_iter
+    was = checkpoint["meta"].get("place", {}).get("per_iter", per_iter)
+    size = "as many samples" if was == per_iter else f"{per_iter} samples instead of {was}"
+    text = (
+        f"; {now} processes go on where {before} stopped, with {size} an iteration: data and augmentation are the "
+        "same, they depend on (seed, epoch, sample)"
+    )
+    if now > before:
+        text += f"; the other random streams (dropout, mixed batches) of processes {before} to {now - 1} start afresh"
+    return text
 
 
 def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
@@ -176,12 +207,30 @@ def _candidates(work_dir: Path) -> list[Path]:
 
 
 def _gradients(model: nn.Module) -> dict[str, torch.Tensor]:
-    """By parameter: what an accumulation group, or a model that steps by itself, has gathered so far."""
-    return {
-        name: parameter.grad.cpu()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
+    """By parameter: what an accumulation group, or a model that steps by itself, has gathered so far.
+
+    Of several processes it is the mean, with which they go on themselves: more or fewer of them may resume.
+    """
+    processes, parameters = world()[1], dict(model.named_parameters())
+    pending = gather([name for name, parameter in parameters.items() if parameter.grad is not None])
+    names = sorted(set().union(*pending))
+    for parameter in (parameters[name] for name in names):
+        if processes > 1 and not is_sharded(parameter):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= processes
+    return whole({name: parameters[name].grad for name in names})
+
+
+def _take_own(runner: Any, saved: Sequence[Mapping[str, Any]]) -> None:
+    """What each process has for itself: its random streams, and its share of the next log line."""
+    rank, processes = world()
+    if rank < len(saved):
+        runner.message_hub.resume(saved[rank].get("message_hub", {}))
+        set_random_state(saved[rank]["random"])
+    else:
+        seed_generators(runner.seed + runner.iter * processes + rank)
 
 
 def _is_past(record: Mapping[str, Any], loop: Any) -> bool:

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from segfast.config import dump_config, load_config
+from segfast.distributed import is_first
+from segfast.distributed.launch import all_fail_with_one, tell_failures_to
 from segfast.errors import ConfigError
+from segfast.models.distributed import unwrapped
 from segfast.runner.atomic_file import write_atomically
 from segfast.runner.build import (
     build_hook,
@@ -25,8 +28,8 @@ from segfast.runner.builtin_hooks import IterTimerHook
 from segfast.runner.checkpoint_hook import CheckpointHook
 from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import (
-    choose_device,
     greeting,
+    join_processes,
     seed_everything,
     set_up_environment,
 )
@@ -36,6 +39,7 @@ from segfast.runner.message_hub import MessageHub
 from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume, save_run
 from segfast.runner.stop_signals import StopSignals, train_until_stopped
+from segfast.runner.wrap import wrap_model
 
 NOT_TOLD = (
     "resume",
@@ -65,17 +69,23 @@ class Runner:
         data_preprocessor: the model's, where its config has none.
         load_from: checkpoint whose weights to start from, or to resume from.
         resume: continue a run exactly: from `load_from`, else from work_dir's last checkpoint.
-        env_cfg: dict(cudnn_benchmark=False, max_pixels=178956970); mp_cfg, dist_cfg and resource_limit may stay.
+        env_cfg: dict(cudnn_benchmark=False, max_pixels=178956970, dist_cfg=dict(backend="nccl", timeout=seconds));
+            mp_cfg and resource_limit may stay.
         log_processor: dict(window_size, num_digits, by_epoch) of the LoggerHook.
         visualizer: draws the validation pictures, and takes scalars if it has `add_scalars`.
-        randomness: dict(seed=None, deterministic=False).
+        randomness: dict(seed=None, deterministic=False, diff_rank_seed=False).
         experiment_name: kept in checkpoints.
         cfg: the resolved config, kept in checkpoints and as work_dir/config.yaml.
         custom_imports: dict(imports=["my.module"], allow_failed_imports=False), imported before anything is built.
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one.
         quiet: write the files, print nothing.
         trust_checkpoint: unpickle `load_from` whatever it holds, which can run any program; no key of a config.
-        launcher, log_level, default_scope: may stay in a config.
+        launcher: "slurm" or "mpi" where one of them started several processes; torchrun needs no word.
+        model_wrapper_cfg: with several processes, dict(type="MMDistributedDataParallel") or dict(type="FSDP"), and
+            their arguments.
+        sync_bn: with several processes on CUDA, batch norm over all of them.
+        find_unused_parameters: with several processes, for models of which some parameters get no gradient.
+        log_level, default_scope: may stay in a config.
 
     Raises:
         ConfigError: a key is wrong, a group is incomplete; the text starts with the key's path.
@@ -121,6 +131,9 @@ class Runner:
         device: str | torch.device | None = None,
         quiet: bool = False,
         trust_checkpoint: bool = False,
+        model_wrapper_cfg: Mapping | None = None,
+        sync_bn: str | bool | None = None,
+        find_unused_parameters: bool = False,
     ) -> None:
         """Seed, open the log, build the model and the hooks."""
         self._parts = {
@@ -131,6 +144,7 @@ class Runner:
         check_groups(self._parts, param_scheduler)
         set_up_environment(env_cfg or {}, launcher, custom_imports or {})
         self.cfg = dict(cfg or {})
+        self.device = join_processes(env_cfg or {}, device)
         self.seed = seed_everything(randomness or {})
         self.work_dir = Path(work_dir)
         self.experiment_name = experiment_name or self.work_dir.name
@@ -140,12 +154,13 @@ class Runner:
         self.metrics: dict = {}
         self.load_from, self.resume, self._loaded = load_from, resume, False
         self.trust_checkpoint = trust_checkpoint
-        self.device = choose_device(device)
-        self.model = build_model(model, data_preprocessor).to(self.device)
+        model = build_model(model, data_preprocessor).to(self.device)
+        self.model = wrap_model(model, model_wrapper_cfg, sync_bn, find_unused_parameters)
         self.visualizer = build_visualizer(visualizer, self.work_dir)
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
         self._acting: dict[str, list[Hook]] = {}  # stage -> the hooks that do something there
         self.log = self.logger = RunLog(self.work_dir, quiet)
+        tell_failures_to(self.log.file_only)
         self.stop = StopSignals()
 
     @classmethod
@@ -204,17 +219,18 @@ class Runner:
         """What validation reads, once it is built."""
         return self.val_loop.dataloader if self.val_loop else None
 
+    @all_fail_with_one
     def train(self) -> nn.Module:
         """Train to the end and return the model."""
         if self._parts["train"][0] is None:
             raise ConfigError("train_dataloader", "missing, there is nothing to train on")
         self.train_loop = build_loop(self, "train", *self._parts["train"])
-        self.optim_wrapper = build_optim_wrapper(self.model, self._parts["train"][2])
+        self.optim_wrapper = build_optim_wrapper(unwrapped(self.model), self._parts["train"][2])
         self._scale_lr()
         self.param_schedulers = build_schedulers(self, self._scheduler_cfg)
         self.val_loop = build_loop(self, "val", *self._parts["val"])
         self.log.info(greeting(self))
-        if self.cfg:
+        if self.cfg and is_first():
             text = dump_config(self.cfg).encode()
             write_atomically(self.work_dir / "config.yaml", lambda file: file.write(text))
         self.call_hook("before_run")
@@ -227,11 +243,13 @@ class Runner:
             self.log.close()
         return self.model
 
+    @all_fail_with_one
     def val(self) -> dict:
         """Validate once; returns the metrics."""
         self.val_loop = build_loop(self, "val", *self._parts["val"])
         return self._evaluate(self.val_loop, "val_dataloader")
 
+    @all_fail_with_one
     def test(self) -> dict:
         """Test once; returns the metrics."""
         self.test_loop = build_loop(self, "test", *self._parts["test"])
@@ -284,4 +302,4 @@ class Runner:
     def _scale_lr(self) -> None:
         """The learning rate for the real batch size, where `auto_scale_lr` is enabled."""
         if self._auto_scale_lr.get("enable"):
-            scale_lr(self.optim_wrapper, self._auto_scale_lr, self.train_dataloader.batch_size)
+            scale_lr(self.optim_wrapper, self._auto_scale_lr, self.train_loop.samples_per_iter)

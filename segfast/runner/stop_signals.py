@@ -7,6 +7,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from segfast.distributed import wait_for_all, world
+from segfast.distributed.launch import leave
+from segfast.distributed.world import LateMaximum
 from segfast.errors import OutputError
 
 
@@ -25,10 +28,12 @@ class StopSignals:
     def __init__(self) -> None:
         """Nothing has come."""
         self.received: signal.Signals | None = None
+        self._of_any: LateMaximum | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         """Install the handlers."""
+        self._of_any = LateMaximum() if world()[1] > 1 else None
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
@@ -37,21 +42,30 @@ class StopSignals:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Put the handlers back that were there."""
+        if self._of_any is not None and kind is None:
+            self._of_any.finish()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}
 
     def check(self) -> None:
-        """Raise if a signal has come.
+        """Raise if a signal has come; of several processes, all raise in the same place, one call later.
 
         Raises:
             TrainingStopped: it has.
         """
-        if self.received is not None:
+        if self._of_any is not None:
+            number = self._of_any(self.received or 0)
+            if number:
+                self.received = signal.Signals(number)
+                raise TrainingStopped
+        elif self.received is not None:
             raise TrainingStopped
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if self._of_any is not None:
+                return  # launchers repeat what has reached the processes already
             raise KeyboardInterrupt("interrupted twice: nothing was saved")
         self.received = signal.Signals(number)
 
@@ -75,13 +89,15 @@ def train_until_stopped(runner: Any) -> None:
             good = _how_to_go_on(runner, hook.last_checkpoint if hook else None)
             raise OutputError(error.path, error.reason, good) from error
         except RuntimeError as error:
-            if runner.stop.received is None:
+            if runner.stop.received is None or world()[1] > 1:
                 raise
             # A worker that died of the same signal raises here, anywhere in a step: that state is not worth saving.
             runner.log.warning(str(error))
             saved = hook.last_checkpoint if hook else None
-    told = f"{runner.stop.received.name}{_how_to_go_on(runner, saved)}"
-    runner.log.info(told)
+        told = f"{runner.stop.received.name}{_how_to_go_on(runner, saved)}"
+        runner.log.info(told)
+        wait_for_all()  # the first process has written its files
+        leave()
     if runner.stop.received == signal.SIGINT:
         raise KeyboardInterrupt(told)
     raise SystemExit(128 + runner.stop.received)

@@ -5,6 +5,7 @@
 from pathlib import Path
 from typing import Any
 
+from segfast.distributed import is_first
 from segfast.registry import HOOKS, VISUALIZERS
 from segfast.runner.hooks import Hook
 
@@ -44,6 +45,7 @@ class SegVisualizationHook(Hook):
         due = batch_idx % max(1, num_batches // self.num_samples) == 0
         if (
             self.draw
+            and is_first()
             and due
             and len(self._rows) < self.num_samples
             and isinstance(data_batch, dict)

@@ -83,9 +83,21 @@ def test_infinite_ranks_deal_one_stream(monkeypatch, world_size):
 def test_infinite_resumes_anywhere(monkeypatch, world_size, done):
     whole = take(of_rank(monkeypatch, 0, world_size, InfiniteSampler), done + 30)
     resumed = of_rank(monkeypatch, 0, world_size, InfiniteSampler)
-    resumed.advance(done)
+    resumed.advance(done * world_size)
     assert take(resumed, 30) == whole[done:]
     assert [k.epoch for k in take(resumed, 30)] == [k.epoch for k in whole[done:]]
+
+
+@pytest.mark.parametrize("kind", [DefaultSampler, InfiniteSampler])
+def test_other_processes_go_on_where_some_stopped(monkeypatch, kind):
+    stream = take(of_rank(monkeypatch, 0, 1, kind), SIZE)
+    resumed = [of_rank(monkeypatch, rank, 3, kind) for rank in range(3)]
+    for sampler in resumed:
+        sampler.advance(4)
+    shares = [take(sampler, 2) for sampler in resumed]
+    assert [shares[i % 3][i // 3] for i in range(SIZE - 4)] == stream[4:]
+    if kind is DefaultSampler:  # the second pass is whole again, and padded to whole rounds
+        assert [len(list(sampler)) for sampler in resumed] == [4, 4, 4]
 
 
 def test_a_missing_seed_is_drawn():
