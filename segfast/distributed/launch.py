@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,7 +41,8 @@ _joined: _Joined | None = None
 def join(launcher: str = "none") -> None:
     """Connect the processes of this run, where a launcher has started several; nothing for one.
 
-    From here on a failure in one of them ends all of them. A process group of the caller's own is left alone.
+    From here on a failure in one of them ends all of them. A process group of the caller's own
+    is left alone. Warnings are the first process's.
 
     Args:
         launcher: "slurm" or "mpi" where one of these started the processes; torchrun's variables are always read.
@@ -63,6 +65,8 @@ def join(launcher: str = "none") -> None:
             f"{' '.join(str(error).split())} (hint: torchrun --nproc-per-node N -m segfast train CONFIG)"
         ) from error
     _joined = _Joined(store, rank, processes, wire)
+    if rank:
+        warnings.simplefilter("ignore")  # the first process says them
     atexit.register(_leave_at_exit)
 
 

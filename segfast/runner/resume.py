@@ -12,7 +12,7 @@ from torch import nn
 
 from segfast._native import build_info
 from segfast.config import dump_config
-from segfast.distributed import gather, is_first, share, world
+from segfast.distributed import gather, is_first, share, wait_for_all, world
 from segfast.distributed.sharded import as_sharded, is_sharded, whole
 from segfast.errors import CheckpointError
 from segfast.models.distributed import unwrapped
@@ -69,6 +69,7 @@ def save_run(
         state = {key: state[key] for key in ("meta", "state_dict")}
     if is_first():
         save_checkpoint({key: value for key, value in state.items() if key not in without}, path)
+    wait_for_all()  # when this returns, the file is there
 
 
 def load_or_resume(runner: Any, training: bool = True) -> None:

@@ -97,6 +97,7 @@ class Runner:
     optim_wrapper: Any = None
     resumed_from: Path | None = None  # the checkpoint this run goes on from
 
+    @all_fail_with_one
     def __init__(
         self,
         model: nn.Module | Mapping,

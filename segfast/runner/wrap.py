@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,13 +31,18 @@ def wrap_model(
     Args:
         model: on its device.
         cfg: `model_wrapper_cfg`: dict(type="MMDistributedDataParallel" or "FSDP", and their arguments).
-        sync_bn: on CUDA, turn all batch norm into SyncBatchNorm.
+        sync_bn: on CUDA, turn all batch norm into SyncBatchNorm; elsewhere there is none, and a warning says so.
         find_unused_parameters: for models of which some parameters get no gradient in some iterations.
 
     Raises:
         ConfigError: the wrapper would pass over the model's own `train_step`.
     """
     on_cuda = next((p.is_cuda for p in model.parameters()), False)
+    if world()[1] > 1 and not on_cuda and (sync_bn or _has_sync_bn(model)):
+        warnings.warn(
+            "SyncBN exists on CUDA only: batch norm looks at each process's own samples",
+            stacklevel=2,
+        )
     if world()[1] == 1 or not on_cuda:
         model = without_sync_bn(model)
     elif sync_bn:
@@ -57,6 +63,10 @@ def wrap_model(
             options[name] = False
         options.setdefault("find_unused_parameters", find_unused_parameters)
     return MODELS.build(options, path="model_wrapper_cfg", module=model)
+
+
+def _has_sync_bn(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):

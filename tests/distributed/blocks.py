@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import os
 from typing import ClassVar
 
 import torch
@@ -19,8 +20,8 @@ class Blocks(torch.utils.data.Dataset):
 
     metainfo: ClassVar = {"classes": ("a", "b", "c")}
 
-    def __init__(self, size=12, fail_at=None):
-        self.size, self.fail_at = size, fail_at
+    def __init__(self, size=12, fail_at=None, nan_at=None):
+        self.size, self.fail_at, self.nan_at = size, fail_at, nan_at
 
     def __len__(self):
         return self.size
@@ -34,7 +35,10 @@ class Blocks(torch.utils.data.Dataset):
         noise = torch.randint(0, 60, (3, 16, 16), generator=generator)
         sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None].to(torch.uint8)))
         sample.set_metainfo({"ori_shape": (16, 16), "img_shape": (16, 16), "index": int(index)})
-        return {"inputs": (labels * 80 + noise).to(torch.uint8), "data_samples": sample}
+        image = (labels * 80 + noise).to(torch.uint8)
+        if self.nan_at == int(index):
+            image = image * float("nan")
+        return {"inputs": image, "data_samples": sample}
 
 
 class Counts(IoUMetric):
@@ -61,7 +65,7 @@ def net(norm=False, dropout=0.0):
     return nn.Sequential(*first, nn.Conv2d(8, CLASSES, 1))
 
 
-def config(work_dir, processes=1, *, size=12, val_size=7, model=(), optim=(), **changes):
+def config(work_dir, processes=1, *, data=(), val_size=7, model=(), optim=(), **changes):
     """A training of 6 iterations of 4 samples, the same for any number of processes: they share the batch."""
     optimizer = {"type": "SGD", "lr": 0.05, "momentum": 0.9}
     full = {
@@ -69,7 +73,7 @@ def config(work_dir, processes=1, *, size=12, val_size=7, model=(), optim=(), **
         "work_dir": str(work_dir),
         "train_dataloader": {
             "batch_size": 4 // processes,
-            "dataset": {"type": Blocks, "size": size},
+            "dataset": {"type": Blocks, **dict(data)},
         },
         "val_dataloader": {"batch_size": 2, "dataset": {"type": Blocks, "size": val_size}},
         "val_evaluator": [{"type": Counts}, {"type": Seen}],
@@ -80,7 +84,7 @@ def config(work_dir, processes=1, *, size=12, val_size=7, model=(), optim=(), **
             "checkpoint": {"interval": 3, "by_epoch": False, "max_keep_ckpts": -1},
         },
         "randomness": {"seed": 3},
-        "device": "cpu",
+        "device": os.environ.get("SEGFAST_TEST_DEVICE", "cpu"),
         "quiet": True,
     }
     return full | changes
@@ -92,6 +96,7 @@ CASES = {  # trained alike by any number of processes
     "adam": {"optim": {"optimizer": ADAM}},
     "accumulating": {"optim": {"accumulative_counts": 2, "clip_grad": {"max_norm": 0.1}}},
     "epochs": {"train_cfg": EPOCHS},
+    "skipping": {"data": {"nan_at": 7}, "optim": {"nonfinite_loss": "skip"}},
     "averaged": {"custom_hooks": [{"type": "EMAHook", "momentum": 0.3}]},
 }
 SHARDED = {"model_wrapper_cfg": {"type": "FSDP", "min_params": 100}}

@@ -34,6 +34,16 @@ def test_an_exception_ends_all_with_its_message(tmp_path):
     assert text in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_a_loss_that_is_not_finite_in_one_stops_all_with_its_images(tmp_path):
+    results = fail(tmp_path, 2, "nan", 7)  # sample 7
+    told = [line for result in results for line in result[2].splitlines() if "became nan" in line]
+    assert len(told) == 1
+    assert "sample 7" in told[0]
+    assert all(result[0] != 0 for result in results)
+    (saved,) = (tmp_path / "run").glob("nonfinite_iter_*.pth")
+    assert "sample 7" in torch.load(saved, weights_only=True)["nonfinite"]["files"]
+
+
 @pytest.mark.parametrize(("processes", "rank"), [(4, 2), (2, 0)])
 def test_a_killed_process_ends_all(tmp_path, processes, rank):
     results = fail(tmp_path, processes, "SIGKILL", rank)

@@ -71,7 +71,8 @@ def test_files_and_logs_are_those_of_one_process(folders, processes, case):
     assert len(records) == len(expected) == 3
     for record, other in zip(records, expected, strict=True):
         assert list(record) == list(other)
-        if record["mode"] == "train":
+        # A mean leaves NaN out: of a whole batch here, of one process's share of it there.
+        if record["mode"] == "train" and case != "skipping":
             assert record["loss"] == pytest.approx(other["loss"], abs=1e-6)
             assert record["acc_seg"] == pytest.approx(other["acc_seg"], abs=0.2)
 

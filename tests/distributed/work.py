@@ -34,7 +34,7 @@ def weights(runner):
     whole = {
         name: value.full_tensor() if is_sharded(value) else value for name, value in state.items()
     }
-    return {name: value.clone() for name, value in whole.items()}
+    return {name: value.cpu().clone() for name, value in whole.items()}
 
 
 def trained(folder, changes, **calls):
@@ -92,8 +92,11 @@ class Misbehave(Hook):
 
 
 def failing(folder, how, rank):
-    """A training without end in which one process fails."""
+    """A training without end in which one process fails, or gets the image of a sample with NaN."""
     endless = {"type": "IterBasedTrainLoop", "max_iters": 10**6}
+    if how == "nan":
+        (folder / "failed_at").write_text(str(time.time()))
+        segfast.train(config(folder / "run", PROCESSES, data={"nan_at": rank}, train_cfg=endless))
     hook = {"type": Misbehave, "how": how, "rank": rank, "mark": folder / "failed_at"}
     segfast.train(config(folder / "run", PROCESSES, custom_hooks=[hook], train_cfg=endless))
 
