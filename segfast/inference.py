@@ -158,7 +158,10 @@ def _read(source: Any, load: Compose) -> Any:
         return load({"img_path": str(source), "seg_fields": []})
     kind = type(source).__name__
     if isinstance(source, Image.Image):
-        source = np.asarray(source.convert("RGB"))
+        try:
+            source = np.asarray(source.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # a file that was opened, not decoded
+            raise DataError(f"the PIL image cannot be decoded ({error})") from None
     if isinstance(source, Tensor):
         source = source.permute(1, 2, 0).cpu().numpy() if source.ndim == 3 else source.cpu().numpy()
     if not isinstance(source, np.ndarray) or source.ndim != 3:

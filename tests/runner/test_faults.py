@@ -13,7 +13,7 @@ from runner.toys import ToyData, ToyModel, toy_config
 from tiny_data import folder_config, make_folder
 
 from segfast.datasets import BaseSegDataset, InfiniteSampler, SampleKey, build_dataloader
-from segfast.datasets.skips import take_skips
+from segfast.datasets.skips import note_skip, take_skips
 from segfast.errors import ConfigError, DataError, UserError
 from segfast.runner import OptimWrapper, Runner
 from segfast.runner.faults import batch_files
@@ -295,6 +295,28 @@ def test_replacements_depend_on_seed_epoch_and_index_only(tmp_path):
     assert len(places) > 3
     assert all(f"/{i}.png" not in path for path in places for i in (1, 3, 5))
     take_skips()
+
+
+def test_a_replacement_does_not_depend_on_how_far_the_failure_got(tmp_path):
+    data = dataset(damaged_folder(tmp_path), on_error="skip")
+    place = next(i for i, d in enumerate(data.data_list) if d["img_path"].endswith("/1.png"))
+    picked = []
+    for draws in (0, 5):
+        data.pipeline.transforms[0:0] = [
+            lambda r, draws=draws: r | {"drawn": r["rng"].random(draws)}
+        ]
+        picked.append(data[SampleKey(place, 0, 0)]["data_samples"].img_path)
+        del data.pipeline.transforms[0]
+    assert picked[0] == picked[1]
+    take_skips()
+
+
+def test_what_the_parent_has_noted_is_not_noted_again_by_workers(tmp_path):
+    data = dataset(make_folder(tmp_path, 4), on_error="skip")
+    take_skips()
+    note_skip("of the parent")
+    list(build_dataloader({"dataset": data, "batch_size": 1, "num_workers": 2}, seed=0))
+    assert take_skips() == ["of the parent"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
