@@ -147,6 +147,9 @@ def test_the_config_inside_a_checkpoint_calls_networks_only(trained, tmp_path, m
         "segfast.train": lambda c: c["model"].update(
             loss=[{"type": "segfast.train", "cfg": str(tmp_path / "evil_module.py")}]
         ),
+        "segfast.runner.log.RunLog": lambda c: c["model"].update(
+            net={"type": "segfast.runner.log.RunLog", "work_dir": str(marker)}
+        ),
         "torch.hub.load": lambda c: c.update(model={"type": "torch.hub.load"}),
         "evil_module.x": lambda c: c["val_dataloader"]["dataset"].update(
             pipeline=[{"type": "evil_module.x"}]
