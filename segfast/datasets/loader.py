@@ -113,6 +113,14 @@ class SegDataLoader(DataLoader):
             guarded = {**options, "collate_fn": _Collate(self.collate_fn)}
             self._inner = DataLoader(_Guard(dataset), **guarded)
 
+    def close(self) -> None:
+        """End the workers that wait for another pass; one that begins later starts new ones.
+
+        A process that ends with workers alive kills them, which torch reports as their failure.
+        """
+        if self._inner is not None:
+            self._inner._iterator = None
+
     def __iter__(self) -> Any:
         """Start (or restart) the workers and iterate over the batches."""
         if self._inner is None:

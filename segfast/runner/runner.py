@@ -241,7 +241,7 @@ class Runner:
             train_until_stopped(self)
             self.call_hook("after_run")
         finally:
-            self.log.close()
+            self._close()
         return self.model
 
     @all_fail_with_one
@@ -293,8 +293,15 @@ class Runner:
             metrics = loop.run()
             self.call_hook("after_run")
         finally:
-            self.log.close()
+            self._close()
         return metrics
+
+    def _close(self) -> None:
+        """Close the log's files and end all worker processes."""
+        self.log.close()
+        for loop in (self.train_loop, self.val_loop, self.test_loop):
+            if hasattr(getattr(loop, "dataloader", None), "close"):
+                loop.dataloader.close()
 
     def _load(self, training: bool = True) -> None:
         load_or_resume(self, training)
