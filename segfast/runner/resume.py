@@ -1,75 +1,21 @@
-"""Saving the whole state of a run, and going on from it as if nothing had happened."""
+"""Going on from a saved state as if nothing had happened."""
 
 # SPDX-License-Identifier: Apache-2.0
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from segfast._native import build_info
-from segfast.config import dump_config
-from segfast.distributed import gather, is_first, share, wait_for_all, world
-from segfast.distributed.sharded import as_sharded, is_sharded, whole
+from segfast.distributed import is_first, share, world
+from segfast.distributed.sharded import as_sharded
 from segfast.errors import CheckpointError
 from segfast.models.distributed import unwrapped
 from segfast.runner.checkpoint import (
     load_checkpoint,
     load_weights,
-    random_state,
-    save_checkpoint,
     set_random_state,
 )
 from segfast.runner.environment import seed_generators
-
-
-def save_run(
-    runner: Any,
-    path: Path,
-    *,
-    step: int | None,
-    epoch: int | None,
-    weights_only: bool,
-    without: Sequence[str],
-) -> None:
-    """Write a run's state; `weights_only` leaves out all but weights and meta, `without` those parts."""
-    meta = {
-        "iter": runner.iter if step is None else step,
-        "epoch": runner.epoch if epoch is None else epoch,
-        "cfg": dump_config(runner.cfg),
-        "seed": runner.seed,
-        "experiment_name": runner.experiment_name,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "segfast_version": build_info()["version"],
-        "dataset_meta": _plain_meta(runner.train_loop.dataloader.dataset),
-        "validated": runner.train_loop.validated,
-        "metrics": _plain_metrics(runner.metrics),
-        "place": runner.train_loop.place(runner.iter if step is None else step),
-    }
-    weights = whole(dict(unwrapped(runner.model).state_dict()))
-    state: dict[str, Any] = {"meta": meta, "state_dict": weights}
-    if not weights_only:
-        state["optimizer"] = runner.optim_wrapper.state_dict()
-        # Schedulers step before this save (hook priorities): they stand at the next iteration.
-        state["param_schedulers"] = [
-            scheduler.state_dict() for scheduler in runner.param_schedulers
-        ]
-        first, *others = gather(
-            {"random": random_state(), "message_hub": runner.message_hub.pending()}
-        )
-        state |= {**first, "others": others}
-        state["gradients"] = _gradients(unwrapped(runner.model))
-        norm = runner.optim_wrapper.grad_norm  # for the next log line
-        state["grad_norm"] = None if norm is None else torch.as_tensor(norm).cpu()
-    runner.call_hook("before_save_checkpoint", checkpoint=state)  # hooks may change the weights
-    if weights_only:
-        state = {key: state[key] for key in ("meta", "state_dict")}
-    if is_first():
-        save_checkpoint({key: value for key, value in state.items() if key not in without}, path)
-    wait_for_all()  # when this returns, the file is there
 
 
 def load_or_resume(runner: Any, training: bool = True) -> None:
@@ -158,16 +104,11 @@ def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         CheckpointError: the one that was named cannot be read, or none of several.
     """
-    if runner.load_from is not None or not runner.resume:
-        named = None if runner.load_from is None else Path(runner.load_from)
-        return (
-            None
-            if named is None
-            else (
-                named,
-                load_checkpoint(named, runner.device, runner.trust_checkpoint),
-            )
-        )
+    if runner.load_from is not None:
+        named = Path(runner.load_from)
+        return named, load_checkpoint(named, runner.device, runner.trust_checkpoint)
+    if not runner.resume:
+        return None
     candidates = _candidates(Path(runner.work_dir))
     damaged: list[str] = []
     for path in candidates:
@@ -207,23 +148,6 @@ def _candidates(work_dir: Path) -> list[Path]:
     return sorted(regular, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _gradients(model: nn.Module) -> dict[str, torch.Tensor]:
-    """By parameter: what an accumulation group, or a model that steps by itself, has gathered so far.
-
-    Of several processes it is the mean, with which they go on themselves: more or fewer of them may resume.
-    """
-    processes, parameters = world()[1], dict(model.named_parameters())
-    pending = gather([name for name, parameter in parameters.items() if parameter.grad is not None])
-    names = sorted(set().union(*pending))
-    for parameter in (parameters[name] for name in names):
-        if processes > 1 and not is_sharded(parameter):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= processes
-    return whole({name: parameters[name].grad for name in names})
-
-
 def _take_own(runner: Any, saved: Sequence[Mapping[str, Any]]) -> None:
     """What each process has for itself: its random streams, and its share of the next log line."""
     rank, processes = world()
@@ -239,20 +163,3 @@ def _is_past(record: Mapping[str, Any], loop: Any) -> bool:
     if record["mode"] == "val" and record["step"] > loop.validated:
         return False
     return record["iter"] <= loop.iter
-
-
-def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those that are numbers."""
-    return {
-        key: float(value) for key, value in metrics.items() if not isinstance(value, (str, list))
-    }
-
-
-def _plain_meta(dataset: Any) -> dict:
-    """Class names and palette as lists, for the checkpoint."""
-    meta = getattr(dataset, "metainfo", None) or {}
-    kept = {key: meta[key] for key in ("classes", "palette") if meta.get(key)}
-    return {
-        key: [list(v) if isinstance(v, (list, tuple)) else v for v in value]
-        for key, value in kept.items()
-    }

@@ -37,7 +37,8 @@ from segfast.runner.hooks import Hook, acts_at, priority_number
 from segfast.runner.log import RunLog
 from segfast.runner.message_hub import MessageHub
 from segfast.runner.optim_build import build_optim_wrapper, scale_lr
-from segfast.runner.resume import load_or_resume, save_run
+from segfast.runner.resume import load_or_resume
+from segfast.runner.save import save_run
 from segfast.runner.stop_signals import StopSignals, train_until_stopped
 from segfast.runner.wrap import wrap_model
 
