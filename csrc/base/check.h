@@ -56,6 +56,22 @@ inline ScalarType arithmetic_type(const Tensor& logits) {
   return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+// Copies what lies at odd addresses, as torch.frombuffer(bytes, offset=1) may: typed loads are not defined there.
+inline void align(Tensor* t) {
+  const auto address = reinterpret_cast<uintptr_t>(t->const_data_ptr());
+  if (address % static_cast<uintptr_t>(t->element_size())) *t = torch::stable::clone(*t);
+}
+inline void align(std::optional<Tensor>* t) {
+  if (*t) align(&**t);
+}
+inline void align(std::vector<Tensor>* tensors) {
+  for (Tensor& t : *tensors) align(&t);
+}
+template <class... Tensors>
+void align_all(Tensors*... tensors) {
+  (align(tensors), ...);
+}
+
 inline std::string shape_text(const Tensor& t) {
   std::string text = "(";
   for (int64_t d = 0; d < t.dim(); ++d) text += (d ? ", " : "") + std::to_string(t.size(d));

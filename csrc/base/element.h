@@ -5,6 +5,9 @@
 
 namespace segfast {
 
+// The longest side of an image, map or prediction: columns are numbered in 32 bits. LONGEST_SIDE of segfast/ops/_checks.py.
+constexpr int64_t kLongestSide = INT32_MAX;
+
 enum class Element : int {
   kFloat,
   kDouble,

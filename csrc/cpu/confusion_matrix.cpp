@@ -11,8 +11,8 @@
 namespace segfast {
 namespace {
 
-void confusion_matrix_(const Tensor& counts, const Tensor& pred, const Tensor& target,
-                       int64_t ignore_index) {
+void confusion_matrix_(const Tensor& counts, Tensor pred, Tensor target, int64_t ignore_index) {
+  align_all(&pred, &target);
   const int64_t num_classes = check_confusion_matrix(counts, pred, target);
   const Tensor p = torch::stable::contiguous(pred), t = torch::stable::contiguous(target);
   const int64_t pixels = t.numel();

@@ -27,14 +27,13 @@ struct Runs {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, const Tensor& target,
-                                                         std::optional<Tensor> weight,
-                                                         std::optional<Tensor> pixel_weight,
-                                                         int64_t ignore_index,
-                                                         int64_t reduction_code,
-                                                         double label_smoothing, bool accuracy) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(
+    Tensor logits, Tensor target, std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
+    int64_t ignore_index, int64_t reduction_code, double label_smoothing, bool accuracy) {
+  align_all(&logits, &target, &weight, &pixel_weight);
   check_cross_entropy("cross_entropy", logits, target, weight, pixel_weight);
-  const auto reduction = static_cast<Reduction>(reduction_code);
+  check_pixels("cross_entropy", logits, target);
+  const Reduction reduction = check_reduction("cross_entropy", reduction_code);
   const PixelView view = view_logits(logits);
   const PixelGrid& g = view.grid;
   const MapView labels = view_map(target, g);
@@ -68,12 +67,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
   return out.finish(sum, reduction);
 }
 
-Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, const Tensor& target,
+Tensor cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target,
                               std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
                               const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
                               int64_t reduction_code, double label_smoothing) {
-  check_cross_entropy("cross_entropy_backward", logits, target, weight, pixel_weight);
-  const auto reduction = static_cast<Reduction>(reduction_code);
+  const char* op = "cross_entropy_backward";
+  align_all(&grad_loss, &logits, &target, &weight, &pixel_weight);
+  check_cross_entropy(op, logits, target, weight, pixel_weight);
+  check_pixels(op, logits, target);
+  const Reduction reduction = check_reduction(op, reduction_code);
+  check_upstream(op, logits, target, grad_loss, weight_sum, reduction);
+  check_stats(op, logits, stats, stats_shape(target));
   const PixelView view = view_logits(logits);
   const PixelGrid& g = view.grid;
   Tensor grad = on_large_pages(torch::stable::empty_like(view.tensor));

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "cpu/kernels.h"
 
@@ -23,6 +25,12 @@ const KernelTable& choose() {
 }
 
 }  // namespace
+
+void scratch_refused(int64_t bytes) {
+  throw std::runtime_error("segfast: out of memory: no " + std::to_string(bytes) +
+                           " bytes for one task's working rows (hint: fewer classes, or narrower "
+                           "images)");
+}
 
 const KernelTable& kernels() {
   static const KernelTable& table = choose();

@@ -141,6 +141,9 @@ struct KernelTable {
 
 extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512;
 
+// Throws: the machine has not so much memory for a kernel's scratch. Compiled as the rest of the library is.
+[[noreturn]] void scratch_refused(int64_t bytes);
+
 // The table for this machine; SEGFAST_CPU_CAPABILITY=baseline|avx2|avx512 asks for a lesser one. Chosen once.
 const KernelTable& kernels();
 

@@ -19,6 +19,7 @@ void fill_row(const KernelTable& table, int out_type, void* dst, int64_t dst_str
 Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
                            std::vector<double> std, std::vector<int64_t> size, double pad_value,
                            bool reverse_channels, int64_t dtype, bool channels_last) {
+  align(&images);
   const BatchSize batch = check_images("normalize_pad_stack", images, size, 1);
   const int64_t N = static_cast<int64_t>(images.size()), C = batch.C, H = batch.H, W = batch.W;
   const bool normalize = !mean.empty();
@@ -38,6 +39,7 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
   const int64_t in_bytes = images[0].element_size(), out_bytes = out.element_size();
   const int64_t row_stride = channels_last ? W * C : W, channel_stride = channels_last ? 1 : H * W,
                 pixel_stride = channels_last ? C : 1;
+  if (out.numel() == 0) return out;  // of any height: there may be 2^60 rows of nothing
   char* base = static_cast<char*>(out.mutable_data_ptr());
   const KernelTable& table = kernels();
   const NormalizeRowKernel kernel =

@@ -15,12 +15,13 @@ namespace {
 
 constexpr int64_t kBlocksPerThread = 1024, kThreads = 4;
 
-// `count` elements, `stride` elements apart, to consecutive ones. T has the element's size; bits are moved, not interpreted.
+// `count` elements, `stride` elements apart, to consecutive ones, at any address. T has the element's size; bits are moved,
+// not interpreted.
 template <class T>
 void gather(const char* from, int64_t stride, int64_t count, char* to) {
-  const T* source = reinterpret_cast<const T*>(from);
-  T* target = reinterpret_cast<T*>(to);
-  for (int64_t i = 0; i < count; ++i) target[i] = source[i * stride];
+  constexpr int64_t kBytes = sizeof(T);
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(to + i * kBytes, from + i * stride * kBytes, kBytes);
 }
 
 struct Complex128 {

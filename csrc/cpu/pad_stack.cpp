@@ -32,9 +32,11 @@ void stack_rows(const std::vector<Tensor>& maps, int64_t H, int64_t W, T pad_val
 }
 
 Tensor pad_stack(std::vector<Tensor> maps, std::vector<int64_t> size, int64_t pad_value) {
+  align(&maps);
   const BatchSize batch = check_images("pad_stack", maps, size, 0);
   const int64_t N = static_cast<int64_t>(maps.size());
   Tensor out = torch::stable::empty({N, batch.H, batch.W}, maps[0].scalar_type());
+  if (out.numel() == 0) return out;  // of any height: there may be 2^60 rows of nothing
   void* data = out.mutable_data_ptr();
   switch (
       out.element_size()) {  // bits are moved, never interpreted; pad_value was checked against the dtype in Python

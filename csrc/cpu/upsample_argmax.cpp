@@ -23,8 +23,9 @@ void write_row(void* context, int64_t n, int64_t Y, const int32_t* classes) {
   for (int64_t x = 0; x < out->W; ++x) row[x] = static_cast<O>(classes[x]);
 }
 
-Tensor upsample_argmax(const Tensor& logits, std::vector<int64_t> size, bool align_corners,
+Tensor upsample_argmax(Tensor logits, std::vector<int64_t> size, bool align_corners,
                        int64_t dtype) {
+  align(&logits);
   Tensor out = on_large_pages(empty_prediction(logits, size, dtype));
   if (out.numel() == 0) return out;
   const PixelGrid g = grid_of(logits);

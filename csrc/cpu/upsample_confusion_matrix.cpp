@@ -23,8 +23,9 @@ void count_row(void* context, int64_t n, int64_t Y, const int32_t* classes) {
   c->share->add(classes, static_cast<const L*>(c->target) + first, c->W, first);
 }
 
-void upsample_confusion_matrix_(const Tensor& counts, const Tensor& logits, const Tensor& target,
+void upsample_confusion_matrix_(const Tensor& counts, Tensor logits, Tensor target,
                                 int64_t ignore_index, bool align_corners) {
+  align_all(&logits, &target);
   const int64_t num_classes = check_upsample_confusion_matrix(counts, logits, target);
   if (target.numel() == 0) return;
   const Tensor labels = torch::stable::contiguous(target);

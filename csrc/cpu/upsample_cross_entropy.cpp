@@ -48,12 +48,13 @@ LossSums forward(const Tensor& logits, const Tensor& target, const std::optional
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
-    const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-    std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction_code,
-    double label_smoothing, bool accuracy, bool align_corners) {
+    Tensor logits, Tensor target, std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
+    int64_t ignore_index, int64_t reduction_code, double label_smoothing, bool accuracy,
+    bool align_corners) {
+  align_all(&logits, &target, &weight, &pixel_weight);
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
-  const auto reduction = static_cast<Reduction>(reduction_code);
+  const Reduction reduction = check_reduction("upsample_cross_entropy", reduction_code);
   LossOutputs out(logits, target, reduction, stats_shape(target));
   const UpsampleForwardKernel kernel =
       kernels().upsample_forward[static_cast<int>(element_of(logits))];
@@ -82,13 +83,14 @@ void add_edge(const PixelGrid& g, const RowBlock& block, const T* edge, T* gradi
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy_with_gradient(
-    const Tensor& logits, const Tensor& target, std::optional<Tensor> weight,
-    std::optional<Tensor> pixel_weight, int64_t ignore_index, int64_t reduction_code,
-    double label_smoothing, bool accuracy, bool align_corners) {
+    Tensor logits, Tensor target, std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
+    int64_t ignore_index, int64_t reduction_code, double label_smoothing, bool accuracy,
+    bool align_corners) {
   const char* op = "upsample_cross_entropy_with_gradient";
+  align_all(&logits, &target, &weight, &pixel_weight);
   check_cross_entropy(op, logits, target, weight, pixel_weight);
   check_upsample(op, logits, target);
-  const auto reduction = static_cast<Reduction>(reduction_code);
+  const Reduction reduction = check_reduction(op, reduction_code);
   STD_TORCH_CHECK(reduction != Reduction::kNone, "segfast::", op,
                   ": expected reduction 1 (mean) or 2 (sum)");
   const PixelGrid g = grid_of(logits);
@@ -126,16 +128,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy_with_gradient(
 }
 
 // The gradient of the summed loss, times upstream gradient over denominator, in the logits' dtype and strides.
-Tensor scale_gradient(const Tensor& grad_loss, const Tensor& logits, const Tensor& gradient,
+Tensor scale_gradient(Tensor grad_loss, const Tensor& logits, const Tensor& gradient,
                       const Tensor& weight_sum, int64_t reduction_code) {
+  const char* op = "scale_gradient";
+  align(&grad_loss);
+  STD_TORCH_CHECK(is_logit_type(element_of(logits)) && logits.dim() == 4, "segfast::", op,
+                  ": expected floating-point logits (N, C, h, w), got ", shape_text(logits));
   STD_TORCH_CHECK(shape_text(gradient) == shape_text(logits) && gradient.is_contiguous() &&
                       gradient.scalar_type() == arithmetic_type(logits),
-                  "segfast::scale_gradient: expected a contiguous gradient of logits' shape ",
+                  "segfast::", op, ": expected a contiguous gradient of logits' shape ",
                   shape_text(logits), " in the arithmetic type, got ", shape_text(gradient));
+  const Reduction reduction = check_reduction(op, reduction_code);
+  STD_TORCH_CHECK(reduction != Reduction::kNone, "segfast::", op,
+                  ": expected reduction 1 (mean) or 2 (sum)");
+  check_upstream(op, logits, logits, grad_loss, weight_sum, reduction);
   Tensor grad = on_large_pages(torch::stable::empty_like(logits));
   const PixelGrid g = grid_of(grad);
-  const double scale =
-      gradient_scale(grad_loss, weight_sum, static_cast<Reduction>(reduction_code));
+  const double scale = gradient_scale(grad_loss, weight_sum, reduction);
   const ScaleRowKernel kernel = kernels().scale_row[static_cast<int>(element_of(logits))];
   const char* src = static_cast<const char*>(gradient.const_data_ptr());
   char* dst = static_cast<char*>(grad.mutable_data_ptr());
@@ -153,15 +162,19 @@ Tensor scale_gradient(const Tensor& grad_loss, const Tensor& logits, const Tenso
   return grad;
 }
 
-Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits,
-                                       const Tensor& target, std::optional<Tensor> weight,
+Tensor upsample_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target,
+                                       std::optional<Tensor> weight,
                                        std::optional<Tensor> pixel_weight, const Tensor& stats,
                                        const Tensor& weight_sum, int64_t ignore_index,
                                        int64_t reduction_code, double label_smoothing,
                                        bool align_corners) {
-  check_cross_entropy("upsample_cross_entropy_backward", logits, target, weight, pixel_weight);
-  check_upsample("upsample_cross_entropy_backward", logits, target);
-  const auto reduction = static_cast<Reduction>(reduction_code);
+  const char* op = "upsample_cross_entropy_backward";
+  align_all(&grad_loss, &logits, &target, &weight, &pixel_weight);
+  check_cross_entropy(op, logits, target, weight, pixel_weight);
+  check_upsample(op, logits, target);
+  const Reduction reduction = check_reduction(op, reduction_code);
+  check_upstream(op, logits, target, grad_loss, weight_sum, reduction);
+  check_stats(op, logits, stats, stats_shape(target));
   const PixelGrid g = grid_of(logits);
   const ClassFactors factors(logits, weight, g.C, label_smoothing);
   Tensor grad = on_large_pages(torch::stable::empty_like(logits));

@@ -303,6 +303,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy(const Tensor& logits, c
                                                          int64_t ignore_index, int64_t reduction,
                                                          double label_smoothing, bool accuracy) {
   check_cross_entropy("cross_entropy", logits, target, weight, pixel_weight);
+  check_pixels("cross_entropy", logits, target);
+  check_reduction("cross_entropy", reduction);
   const DeviceGuard guard(logits.get_device_index());
   const PixelView view = view_logits(logits);
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
@@ -324,6 +326,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy_with_gradient(
     double label_smoothing, bool accuracy) {
   const char* op = "cross_entropy_with_gradient";
   check_cross_entropy(op, logits, target, weight, pixel_weight);
+  check_pixels(op, logits, target);
+  check_reduction(op, reduction);
   const DeviceGuard guard(logits.get_device_index());
   const PixelView view = view_logits(logits);
   const PixelGrid& g = view.grid;
@@ -352,7 +356,11 @@ Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, con
                               std::optional<Tensor> weight, std::optional<Tensor> pixel_weight,
                               const Tensor& stats, const Tensor& weight_sum, int64_t ignore_index,
                               int64_t reduction, double label_smoothing) {
-  check_cross_entropy("cross_entropy_backward", logits, target, weight, pixel_weight);
+  const char* op = "cross_entropy_backward";
+  check_cross_entropy(op, logits, target, weight, pixel_weight);
+  check_pixels(op, logits, target);
+  check_upstream(op, logits, target, grad_loss, weight_sum, check_reduction(op, reduction));
+  check_stats(op, logits, stats, stats_shape(target));
   const DeviceGuard guard(logits.get_device_index());
   const PixelView view = view_logits(logits);
   Tensor grad = torch::stable::empty_like(view.tensor);

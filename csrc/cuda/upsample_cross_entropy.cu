@@ -248,6 +248,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upsample_cross_entropy(
     double label_smoothing, bool accuracy, bool align_corners) {
   check_cross_entropy("upsample_cross_entropy", logits, target, weight, pixel_weight);
   check_upsample("upsample_cross_entropy", logits, target);
+  check_reduction("upsample_cross_entropy", reduction);
   check_classes("upsample_cross_entropy", logits.size(1));
   const DeviceGuard guard(logits.get_device_index());
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);

@@ -401,9 +401,12 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
                                        const Tensor& weight_sum, int64_t ignore_index,
                                        int64_t reduction, double label_smoothing,
                                        bool align_corners) {
-  check_cross_entropy("upsample_cross_entropy_backward", logits, target, weight, pixel_weight);
-  check_upsample("upsample_cross_entropy_backward", logits, target);
-  check_classes("upsample_cross_entropy_backward", logits.size(1));
+  const char* op = "upsample_cross_entropy_backward";
+  check_cross_entropy(op, logits, target, weight, pixel_weight);
+  check_upsample(op, logits, target);
+  check_classes(op, logits.size(1));
+  check_upstream(op, logits, target, grad_loss, weight_sum, check_reduction(op, reduction));
+  check_stats(op, logits, lse2, shape_of(target));
   const DeviceGuard guard(logits.get_device_index());
   Tensor grad = torch::stable::empty_like(logits);
   if (grad.numel() == 0) return grad;

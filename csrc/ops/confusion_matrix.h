@@ -6,9 +6,10 @@
 namespace segfast {
 
 inline void check_counts(const char* op, const Tensor& counts, int64_t num_classes) {
-  STD_TORCH_CHECK(counts.dim() == 2 && counts.size(0) == num_classes &&
-                      counts.size(1) == num_classes && counts.is_contiguous() &&
-                      counts.scalar_type() == ScalarType::Long,
+  STD_TORCH_CHECK(num_classes > 0 && num_classes <= INT32_MAX && counts.dim() == 2 &&
+                      counts.size(0) == num_classes && counts.size(1) == num_classes &&
+                      counts.is_contiguous() && counts.scalar_type() == ScalarType::Long &&
+                      reinterpret_cast<uintptr_t>(counts.const_data_ptr()) % 8 == 0,
                   "segfast::", op, ": expected counts (", num_classes, ", ", num_classes,
                   ") contiguous int64, got ", shape_text(counts));
 }

@@ -2,11 +2,16 @@
    Shapes   logits (N, C, d1, ..., dk) or (N, C) or (C,); target the same without C. With upsampling: (N, C, h, w) and (N, H, W). */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace segfast {
 
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbering
+
+// A task keeps a row of every class, and the product of two sides has to fit into 62 bits. As in segfast/ops/_checks.py.
+constexpr int64_t kMostClasses = 1 << 24, kLongestResized = 1 << 24;
 
 struct PixelView {
   Tensor
@@ -113,7 +118,8 @@ inline void check_cross_entropy(const char* op, const Tensor& logits, const Tens
   STD_TORCH_CHECK(is_label_type(element_of(target)), "segfast::", op,
                   ": expected target uint8, int16, int32 or int64");
   const int64_t classes = logits.dim() == 0 ? 0 : logits.size(logits.dim() == 1 ? 0 : 1);
-  STD_TORCH_CHECK(classes > 0, "segfast::", op, ": expected logits with at least one class, got ",
+  STD_TORCH_CHECK(classes > 0 && classes <= kMostClasses, "segfast::", op,
+                  ": expected logits with at least one class and at most ", kMostClasses, ", got ",
                   shape_text(logits));
   STD_TORCH_CHECK(
       !weight || (weight->dim() == 1 && weight->size(0) == classes && weight->is_contiguous() &&
@@ -126,12 +132,54 @@ inline void check_cross_entropy(const char* op, const Tensor& logits, const Tens
                   ": expected pixel_weight of target's shape in the arithmetic type");
 }
 
+// For logits and target of one size: target has logits' shape without the classes.
+inline void check_pixels(const char* op, const Tensor& logits, const Tensor& target) {
+  bool fits = target.dim() == logits.dim() - 1;
+  for (int64_t d = 0; fits && d < target.dim(); ++d)
+    fits = target.size(d) == logits.size(d == 0 ? 0 : d + 1);
+  STD_TORCH_CHECK(fits, "segfast::", op, ": expected logits (N, C, ...) and target (N, ...), got ",
+                  shape_text(logits), " and ", shape_text(target));
+}
+
+inline Reduction check_reduction(const char* op, int64_t code) {
+  STD_TORCH_CHECK(code >= 0 && code <= 2, "segfast::", op,
+                  ": expected reduction 0 (none), 1 (mean) or 2 (sum), got ", code);
+  return static_cast<Reduction>(code);
+}
+
+// What a backward pass gets from outside: the upstream gradient, and what the forward pass saved.
+inline void check_upstream(const char* op, const Tensor& logits, const Tensor& target,
+                           const Tensor& grad_loss, const Tensor& weight_sum, Reduction reduction) {
+  const ScalarType type = arithmetic_type(logits);
+  const bool fits = reduction == Reduction::kNone ? shape_text(grad_loss) == shape_text(target)
+                                                  : grad_loss.numel() == 1;
+  STD_TORCH_CHECK(fits && grad_loss.scalar_type() == type, "segfast::", op,
+                  ": expected grad_loss of the loss's shape in the arithmetic type, got ",
+                  shape_text(grad_loss));
+  STD_TORCH_CHECK(weight_sum.numel() == 1 && weight_sum.scalar_type() == type, "segfast::", op,
+                  ": expected weight_sum as the forward pass gave it, got ",
+                  shape_text(weight_sum));
+}
+inline void check_stats(const char* op, const Tensor& logits, const Tensor& stats,
+                        const std::vector<int64_t>& shape) {
+  bool fits = stats.dim() == static_cast<int64_t>(shape.size());
+  for (size_t d = 0; fits && d < shape.size(); ++d)
+    fits = stats.size(static_cast<int64_t>(d)) == shape[d];
+  STD_TORCH_CHECK(fits && stats.is_contiguous() && stats.scalar_type() == arithmetic_type(logits),
+                  "segfast::", op, ": expected stats as the forward pass gave them, got ",
+                  shape_text(stats));
+}
+
 inline void check_upsample(const char* op, const Tensor& logits, const Tensor& target) {
   STD_TORCH_CHECK(logits.dim() == 4 && target.dim() == 3 && logits.size(0) == target.size(0),
                   "segfast::", op, ": expected logits (N, C, h, w) and target (N, H, W), got ",
                   shape_text(logits), " and ", shape_text(target));
   STD_TORCH_CHECK(logits.numel() > 0 || logits.size(0) == 0, "segfast::", op,
                   ": expected h, w >= 1, got ", shape_text(logits));
+  const int64_t longest =
+      std::max({logits.size(2), logits.size(3), target.size(1), target.size(2)});
+  STD_TORCH_CHECK(longest <= kLongestResized, "segfast::", op, ": expected sides of at most ",
+                  kLongestResized, ", got ", shape_text(logits), " and ", shape_text(target));
 }
 
 // Per-pixel statistics saved for backward: (2, target's shape), the maximum and the log of the sum of exponentials.

@@ -32,6 +32,9 @@ inline BatchSize check_images(const char* op, const std::vector<Tensor>& images,
     batch.H = size[0];
     batch.W = size[1];
   }
+  STD_TORCH_CHECK(std::max(batch.H, batch.W) <= kLongestSide, "segfast::", op,
+                  ": expected a batch with sides of at most ", kLongestSide, ", got ", batch.H,
+                  " x ", batch.W);
   return batch;
 }
 

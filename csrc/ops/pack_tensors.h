@@ -9,6 +9,7 @@ namespace segfast {
 
 // Tensors begin at multiples of this: loads of any width are aligned, and no block of this size holds two tensors.
 constexpr int64_t kPackAlignment = 256;
+constexpr int64_t kMostPackedBytes = int64_t{1} << 56;  // sums of such sizes stay far from overflow
 
 struct PackedTensor {
   const char* data;
@@ -61,6 +62,8 @@ inline PackedTensor packed_tensor(const Tensor& t, int64_t offset) {
     packed.source_strides.push_back(t.stride(d));
     elements *= size;
   }
+  STD_TORCH_CHECK(elements <= kMostPackedBytes / std::max<int64_t>(1, packed.element_size),
+                  "segfast::pack_tensors: no buffer holds a tensor of ", elements, " elements");
   packed.bytes = elements * packed.element_size;
   std::reverse(packed.sizes.begin(), packed.sizes.end());
   std::reverse(packed.source_strides.begin(), packed.source_strides.end());
@@ -76,6 +79,8 @@ struct PackedList {
   explicit PackedList(const std::vector<Tensor>& list) {
     for (const Tensor& t : list) {
       tensors.push_back(packed_tensor(t, bytes));
+      STD_TORCH_CHECK(bytes <= kMostPackedBytes,
+                      "segfast::pack_tensors: no buffer holds so many tensors");
       bytes += (tensors.back().bytes + kPackAlignment - 1) / kPackAlignment * kPackAlignment;
     }
   }

@@ -18,6 +18,10 @@ inline void check_argmax_logits(const char* op, const Tensor& logits) {
       logits.dim() == 4 && logits.size(1) > 0 && logits.size(2) > 0 && logits.size(3) > 0,
       "segfast::", op, ": expected logits (N, C, h, w) with C, h, w >= 1, got ",
       shape_text(logits));
+  STD_TORCH_CHECK(
+      logits.size(1) <= kMostClasses && std::max(logits.size(2), logits.size(3)) <= kLongestResized,
+      "segfast::", op, ": expected at most ", kMostClasses, " classes and sides of at most ",
+      kLongestResized, ", got logits ", shape_text(logits));
 }
 
 // How many classes a prediction of this type can name.
@@ -36,8 +40,10 @@ inline int64_t most_classes(Element prediction) {
 inline Tensor empty_prediction(const Tensor& logits, const std::vector<int64_t>& size,
                                int64_t dtype) {
   check_argmax_logits("upsample_argmax", logits);
-  STD_TORCH_CHECK(size.size() == 2 && size[0] >= 1 && size[1] >= 1,
-                  "segfast::upsample_argmax: expected size (H, W) with H, W >= 1");
+  STD_TORCH_CHECK(size.size() == 2 && std::min(size[0], size[1]) >= 1 &&
+                      std::max(size[0], size[1]) <= kLongestResized,
+                  "segfast::upsample_argmax: expected size (H, W) with H, W from 1 to ",
+                  kLongestResized);
   Tensor out = torch::stable::new_empty(logits, {logits.size(0), size[0], size[1]},
                                         static_cast<ScalarType>(dtype));
   const Element element = element_of(out);

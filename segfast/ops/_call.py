@@ -23,7 +23,7 @@ def call_checked(op: Any, *args: Any) -> Any:
         return op(*args)
     try:
         return op(*args)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MemoryError) as error:
         text = str(error)
         start = text.find("segfast::")
         if start >= 0 and "lie outside [0, " in text:
@@ -34,7 +34,7 @@ def call_checked(op: Any, *args: Any) -> Any:
         raise explained(error) from None
 
 
-def explained(error: RuntimeError | ValueError) -> RuntimeError | ValueError:
+def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | ValueError:
     """An error of the stable interface with torch's own message, as the type torch would have raised.
 
     Args:
@@ -45,6 +45,10 @@ def explained(error: RuntimeError | ValueError) -> RuntimeError | ValueError:
         torch's message otherwise; `error` itself if it says enough, or if torch is too old to tell.
     """
     text = str(error)
+    if isinstance(error, MemoryError) or "std::vector" in text:
+        return torch.OutOfMemoryError(
+            "segfast: out of memory for an operator's working arrays (hint: smaller or fewer images)"
+        )
     if "API call failed" not in text:
         return error
     message = _last_message()

@@ -2,10 +2,15 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+# As in csrc. Columns and classes are numbered in 32 bits; a task of a resize keeps a row of every class.
+LONGEST_SIDE = 2**31 - 1
+LONGEST_RESIZED = MOST_CLASSES = 2**24
 LOGIT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -42,14 +47,32 @@ def check_upsampled(op: str, logits: Tensor, target: Tensor) -> None:
             f"{tuple(target.shape)}" + (" (hint: target.squeeze(1))" if target.dim() == 4 else "")
         )
     check_classes(op, logits)
+    check_sides(op, target.shape[1:], LONGEST_RESIZED)
 
 
 def check_classes(op: str, logits: Tensor) -> None:
-    """At least one class and, where there are rows and columns to resize, one of each."""
+    """At least one class and, where there are rows and columns to resize, one of each; and not too many."""
     if 0 in logits.shape[1:]:
         raise ValueError(
             f"segfast::{op}: expected at least one class and h, w >= 1, got logits {tuple(logits.shape)}"
         )
+    check_class_count(op, logits.shape[1])
+    check_sides(op, logits.shape[2:], LONGEST_RESIZED)
+
+
+def check_class_count(op: str, count: int, kind: str = "classes") -> None:
+    """As many classes (or channels) as the kernels have room for."""
+    if count > MOST_CLASSES:
+        raise ValueError(f"segfast::{op}: expected at most {MOST_CLASSES} {kind}, got {count}")
+
+
+def check_sides(op: str, sides: Sequence[int], longest: int = LONGEST_SIDE) -> None:
+    """Rows and columns that the kernels can number."""
+    for side in sides:
+        if side > longest:
+            raise ValueError(
+                f"segfast::{op}: expected heights and widths of at most {longest}, got {side}"
+            )
 
 
 def counts_to_fill(op: str, out: Tensor | None, num_classes: int, device: torch.device) -> Tensor:

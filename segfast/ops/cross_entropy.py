@@ -17,7 +17,7 @@ from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._call import call_checked
-from segfast.ops._checks import check_logits, check_target, check_upsampled
+from segfast.ops._checks import check_class_count, check_logits, check_target, check_upsampled
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 ONE_WALK_CLASSES = 640  # kMostClassesOfBoth of csrc/cuda/cross_entropy.cu
@@ -210,6 +210,7 @@ def _check_shapes(op: str, logits: Tensor, target: Tensor) -> int:
         raise ValueError(
             f"segfast::{op}: expected at least one class, got logits {tuple(logits.shape)}"
         )
+    check_class_count(op, num_classes)
     return num_classes
 
 

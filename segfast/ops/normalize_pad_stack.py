@@ -9,6 +9,7 @@ Source: MMSegmentation's SegDataPreProcessor (semantics, order of operations).
 
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._call import call_checked
+from segfast.ops._checks import check_class_count, check_sides
 
 IMAGE_DTYPES = (
     torch.uint8,
@@ -32,6 +34,7 @@ IMAGE_DTYPES = (
 )
 OUTPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _NAME = "segfast::normalize_pad_stack"
+_LARGEST, _SMALLEST = torch.finfo(torch.float32).max, 2.0**-149  # of float32, subnormals too
 
 
 def normalize_pad_stack(
@@ -64,20 +67,27 @@ def normalize_pad_stack(
         (N, C, H, W) in `dtype`, bit-identical to `(image.float() - mean) / std` padded, stacked and rounded.
 
     Raises:
-        ValueError: no images, differing channel counts or devices, an image larger than `size`, mean without std.
+        ValueError: no images, differing channel counts or devices, an image larger than `size`, mean without std, a std
+            that is 0, a mean, std or pad_value that float32 cannot hold.
         TypeError: a dtype that is not listed above.
 
     Note:
         One launch on CUDA, no wait for the device. Floating-point images receive gradients.
     """
     height, width = _batch_size(images, size, size_divisor)
+    check_sides("normalize_pad_stack", (height, width))
+    check_class_count("normalize_pad_stack", images[0].shape[0], "channels")
     means, stds = _per_channel("mean", mean, images[0]), _per_channel("std", std, images[0])
     if bool(means) != bool(stds):
         raise ValueError(
             f"{_NAME}: expected mean and std together, got only {'mean' if means else 'std'}"
         )
-    if any(value == 0 for value in stds):
+    if any(abs(value) < _SMALLEST for value in stds):
         raise ValueError(f"{_NAME}: expected std without zeros, got {stds}")
+    if not all(abs(value) <= _LARGEST for value in (*means, *stds)):
+        raise ValueError(f"{_NAME}: expected finite float32 mean and std, got {means} and {stds}")
+    if _LARGEST < abs(pad_value) < math.inf:
+        raise ValueError(f"{_NAME}: expected a pad_value that float32 can hold, got {pad_value}")
     if dtype not in OUTPUT_DTYPES:
         raise TypeError(f"{_NAME}: expected dtype float32, float16 or bfloat16, got {dtype}")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
@@ -180,8 +190,8 @@ def normalize_pad_stack_reference(
     height, width = _batch_size(images, size, size_divisor)
     batch = []
     for image in images:
-        channels = image.flip(0) if reverse_channels else image
-        x = channels.to(torch.float32)
+        x = image.to(torch.float32)
+        x = x.flip(0) if reverse_channels else x
         if mean is not None:
             x = (
                 x - torch.as_tensor(mean, dtype=torch.float32, device=x.device).view(-1, 1, 1)

@@ -8,11 +8,11 @@ Source: MMSegmentation's stack_batch (semantics: right and bottom padding).
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._call import call_checked
+from segfast.ops._checks import check_sides
 from segfast.ops.normalize_pad_stack import round_up
 
 MAP_DTYPES = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64)
@@ -45,6 +45,7 @@ def pad_stack(
         One launch on CUDA, no wait for the device.
     """
     height, width = _batch_size(maps, size, size_divisor)
+    check_sides("pad_stack", (height, width))
     info = torch.iinfo(maps[0].dtype)
     if not info.min <= pad_value <= info.max:
         raise ValueError(
@@ -98,14 +99,10 @@ def pad_stack_reference(
 ) -> Tensor:
     """The eager chain that defines `pad_stack`."""
     height, width = _batch_size(maps, size, size_divisor)
-    return torch.stack(
-        [
-            F.pad(m.long(), (0, width - m.shape[-1], 0, height - m.shape[-2]), value=pad_value).to(
-                m.dtype
-            )
-            for m in maps
-        ]
-    )
+    batch = torch.stack([m.new_full((*m.shape[:-2], height, width), pad_value) for m in maps])
+    for padded, m in zip(batch, maps, strict=True):
+        padded[..., : m.shape[-2], : m.shape[-1]] = m
+    return batch
 
 
 @torch.library.register_fake("segfast::pad_stack")

@@ -17,7 +17,13 @@ from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._call import call_checked
-from segfast.ops._checks import LABEL_DTYPES, check_classes, check_logits
+from segfast.ops._checks import (
+    LABEL_DTYPES,
+    LONGEST_RESIZED,
+    check_classes,
+    check_logits,
+    check_sides,
+)
 
 _NAME = "segfast::upsample_argmax"
 # torch's ScalarType numbers, which the operator's schema carries as an int.
@@ -64,6 +70,7 @@ def upsample_argmax(
         raise ValueError(
             f"{_NAME}: expected size (H, W) with H, W >= 1, got {size} (hint: image.shape[-2:])"
         )
+    check_sides("upsample_argmax", size, LONGEST_RESIZED)
     if dtype not in LABEL_DTYPES:
         raise TypeError(f"{_NAME}: expected dtype uint8, int16, int32 or int64, got {dtype}")
     most = torch.iinfo(dtype).max + 1

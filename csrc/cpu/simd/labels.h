@@ -2,7 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/element.h"
+#include "cpu/kernels.h"
 #include "cpu/simd/vec.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" void __asan_poison_memory_region(const volatile void*, decltype(sizeof 0));
+#endif
 
 namespace segfast {
 namespace {
@@ -86,15 +91,16 @@ inline int64_t whole_vectors(int64_t count) {
   return (count + kLanesOf<T> - 1) / kLanesOf<T> * kLanesOf<T>;
 }
 
-// One zero-initialised allocation cut into pieces that begin on cache lines; C's allocator because no C++ header may be included here. Running out of
-// memory, or taking more than was asked for, ends the process instead of writing elsewhere.
+// One zero-initialised allocation cut into pieces that begin on cache lines; C's allocator because no C++ header may be
+// included here. Running out of memory throws; taking more than was asked for ends the process instead of writing elsewhere.
+// Under AddressSanitizer nothing behind a piece may be touched: each is followed by a line that belongs to nobody.
 class Scratch {
   using size_t = decltype(sizeof 0);
 
  public:
   explicit Scratch(int64_t bytes)
       : base_(static_cast<char*>(__builtin_calloc(static_cast<size_t>(bytes) + 64, 1))) {
-    if (base_ == nullptr) __builtin_trap();
+    if (base_ == nullptr) scratch_refused(bytes);
     next_ = base_ + (64 - reinterpret_cast<size_t>(base_) % 64);
     end_ = next_ + bytes;
   }
@@ -106,14 +112,23 @@ class Scratch {
     T* piece = reinterpret_cast<T*>(next_);
     next_ += bytes<T>(count);
     if (next_ > end_) __builtin_trap();
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(
+        piece + count, static_cast<size_t>(next_ - reinterpret_cast<char*>(piece + count)));
+#endif
     return piece;
   }
   template <class T>
   static int64_t bytes(int64_t count) {
-    return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64 + kGap;
   }
 
  private:
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr int64_t kGap = 64;
+#else
+  static constexpr int64_t kGap = 0;
+#endif
   char *base_, *next_, *end_;
 };
 

@@ -30,6 +30,10 @@ struct RowFactors {
 template <class T>
 struct CornerSums {
   T *left_top, *right_top, *left_bottom, *right_bottom;
+  void clear(int64_t size) const {
+    T* const all[] = {left_top, right_top, left_bottom, right_bottom};
+    for (T* sums : all) __builtin_memset(sums, 0, static_cast<unsigned long>(size) * sizeof(T));
+  }
 };
 
 // The four sums of one class and one vector of cells, in registers while the pixels are walked.
@@ -237,7 +241,7 @@ void upsample_backward(const UpsampleBackward& u, const RowBlock& block) {
       samples.move_to(cell_y);
       backward_row<S>(u, block.n, cell_y, samples, pitch, row, sums);
     } else {
-      __builtin_memset(sums.left_top, 0, static_cast<unsigned long>(4 * Scratch::bytes<T>(size)));
+      sums.clear(size);
     }
     S* grad = static_cast<S*>(u.ce.grad) + block.n * gg.stride_n + cell_y * gg.stride_h;
     store_gradient<S>(gg, cell_y < block.y_begin ? nullptr : grad, !u.cols.align_corners, pitch,

@@ -197,8 +197,7 @@ void upsample_gradient(const UpsampleForward& u, const RowBlock& block, LossSums
       gradient_row<S>(u, block.n, cell_y, samples, pitch, step, corners, &lane_sums, faults);
       lane_sums.add_to(u.ce.tables, sums);
     } else {
-      __builtin_memset(corners.left_top, 0,
-                       static_cast<unsigned long>(4 * Scratch::bytes<T>(size)));
+      corners.clear(size);
     }
     store_gradient<T>(out, cell_y < 0 ? nullptr : gradient + cell_y * g.W, !u.cols.align_corners,
                       pitch, corners, above);
