@@ -2,8 +2,14 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import os
+
 import pytest
 import torch
+
+# For programs that tests compile: the sanitizers that the libraries were built with, see .ci/sanitized.
+_NAMES = os.environ.get("SEGFAST_SANITIZE")
+SANITIZERS = [f"-fsanitize={_NAMES}", "-fno-sanitize-recover=all", "-g1"] if _NAMES else []
 
 # Every op test that takes `device` runs on both; the CUDA half is skipped (or demanded) by conftest.
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]

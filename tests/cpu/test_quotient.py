@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import SANITIZERS
 
 HERE = Path(__file__).parent
 
@@ -14,7 +15,8 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_quotient_is_the_division(tmp_path):
     program = tmp_path / "quotient"
-    command = ["g++", "-std=c++17", "-O2", "-ffp-contract=off", f"-I{HERE.parents[1] / 'csrc'}"]
+    command = ["g++", "-std=c++17", "-O2", "-ffp-contract=off", *SANITIZERS]
+    command.append(f"-I{HERE.parents[1] / 'csrc'}")
     subprocess.run([*command, str(HERE / "quotient.cpp"), "-o", str(program)], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=True)
     accepted, compared, different = (int(number) for number in done.stdout.split())

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import SANITIZERS
 
 import segfast
 
@@ -29,6 +30,7 @@ def test_error_in_ulp(isa, tmp_path):
         pytest.skip("this machine (or SEGFAST_CPU_CAPABILITY) has no " + isa)
     program = tmp_path / "vector_math"
     command = ["g++", "-std=gnu++17", "-O3", "-fno-math-errno", "-Wno-psabi", *FLAGS[isa]]
+    command += SANITIZERS
     subprocess.run(
         [*command, f"-I{CSRC}", str(HERE / "vector_math.cpp"), "-o", str(program)], check=True
     )
