@@ -19,7 +19,7 @@ from segfast.runner.checkpoint import load_checkpoint
 ITERATIONS = 60
 COMMAND = [
     sys.executable, "-P", "-m", "segfast", "train", f"train_cfg.max_iters={ITERATIONS}", "train_cfg.val_interval=20",
-    "--device", "cpu", "--seed", "1",
+    "train_dataloader.batch_size=2", "default_hooks.logger.interval=5", "--device", "cpu", "--seed", "1",
 ]  # fmt: skip
 
 
