@@ -62,7 +62,7 @@ def join(launcher: str = "none") -> None:
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
             f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but they do not find each other: "
-            f"{' '.join(str(error).split())} (hint: torchrun --nproc-per-node N -m segfast train CONFIG)"
+            f"{' '.join(str(error).split())} (hint: torchrun --nproc-per-node N --no-python segfast train CONFIG)"
         ) from error
     _joined = _Joined(store, rank, processes, wire)
     if rank:

@@ -76,7 +76,7 @@ del sys, blocks
 
 
 def torchrun(folder, fail_at=None):
-    """`torchrun -m segfast train CONFIG` as a user types it; workers read the data."""
+    """`torchrun --no-python segfast train CONFIG`, but for where the command lies; workers read the data."""
     text = CONFIG.format(
         tests=str(Path(__file__).parent), work_dir=str(folder / "run"), fail_at=fail_at
     )
@@ -88,9 +88,11 @@ def torchrun(folder, fail_at=None):
         "2",
         "--master-port",
         str(spawn.free_port()),
+        "--no-python",
     ]
+    segfast = [sys.executable, "-P", "-m", "segfast"]  # -P: not the sources in this folder
     return subprocess.run(
-        [sys.executable, *command, "-m", "segfast", "train", str(folder / "config.py")],
+        [sys.executable, *command, *segfast, "train", str(folder / "config.py")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
