@@ -21,7 +21,6 @@ from segfast.errors import UserError
 from segfast.runner.checkpoint import load_checkpoint
 
 SECONDS = 20.0  # of one file; a loaded machine is slow, an endless loop slower
-os.environ.setdefault("SEGFAST_MAX_PIXELS", "1000000")
 
 
 def _image(mode: str, suffix: str, **options) -> bytes:

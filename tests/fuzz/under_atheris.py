@@ -24,6 +24,7 @@ with atheris.instrument_imports(
 
 def main() -> None:
     """The first byte of an input chooses the suffix, the others are the file."""
+    os.environ.setdefault("SEGFAST_MAX_PIXELS", "1000000")
     kind, folder, corpus = sys.argv.pop(1), tempfile.mkdtemp(), sys.argv[1]
     files = READERS[kind][0]()
     suffixes = sorted({suffix for suffix, _ in files})
