@@ -5,7 +5,6 @@ and without gigabytes; anything else is a bug. CI: test_readers.py; guided by co
 
 import io
 import json
-import os
 import time
 from pathlib import Path
 
