@@ -4,7 +4,7 @@
 from segfast.datasets.base import BaseSegDataset
 from segfast.datasets.collate import default_collate, pseudo_collate
 from segfast.datasets.loader import SegDataLoader, build_dataloader
-from segfast.datasets.sample_key import SampleKey
+from segfast.datasets.sample_key import SampleKey, generator_for
 from segfast.datasets.sampler import DefaultSampler, InfiniteSampler
 from segfast.datasets.shapes import ShapesDataset, write_shapes
 from segfast.datasets.transforms import (
@@ -45,6 +45,7 @@ __all__ = [
     "ShapesDataset",
     "build_dataloader",
     "default_collate",
+    "generator_for",
     "pseudo_collate",
     "write_shapes",
 ]
