@@ -43,12 +43,10 @@ def check_data(
     reports = []
     for mode in ("train", "val", "test"):
         loader = config.get(f"{mode}_dataloader")
-        if isinstance(loader, Mapping) and loader.get("dataset") is not None:
-            key = f"{mode}_dataloader.dataset"
-            reports += _check_part(loader["dataset"], key, config, workers, quiet)
-        elif loader is not None and hasattr(loader, "dataset"):
-            key = f"{mode}_dataloader.dataset"
-            reports += _check_part(loader.dataset, key, config, workers, quiet)
+        is_config = isinstance(loader, Mapping)
+        part = loader.get("dataset") if is_config else getattr(loader, "dataset", None)  # type: ignore[union-attr]
+        if part is not None:
+            reports += _check_part(part, f"{mode}_dataloader.dataset", config, workers, quiet)
     if not reports:
         raise UserError("no data set to check (hint: train_dataloader=dict(dataset=...))")
     proposals, remarks = _mend(reports)

@@ -1,6 +1,7 @@
 """`segfast predict`: index masks and coloured pictures of images and folders, in an output folder and nowhere else."""
 
 # SPDX-License-Identifier: Apache-2.0
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,10 @@ def output_names(items: Sequence[str | Path]) -> dict[str, Path]:
             below = image.relative_to(item) if item.is_dir() else Path(image.name)
             found.setdefault(image, below.as_posix())
     stems = [str(Path(name).with_suffix("")) for name in found.values()]
+    wearers = Counter(stems)
     names: dict[str, Path] = {}
     for (image, name), stem in zip(found.items(), stems, strict=True):
-        chosen = stem if stems.count(stem) == 1 else name
+        chosen = stem if wearers[stem] == 1 else name
         if chosen in names:
             raise UserError(
                 f"{image} and {names[chosen]} would both be written as {chosen}.png (hint: name the folder that holds "

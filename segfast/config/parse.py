@@ -45,9 +45,7 @@ def parse(path: Path, text: str) -> dict[str, Any]:
         raise
     except RecursionError:
         raise ConfigError("", f"{path}: nested deeper than {MAX_DEPTH} levels") from None
-    except (
-        Exception
-    ) as error:  # yaml's constructors stumble over values of the wrong tag in many ways
+    except Exception as error:  # yaml's constructors stumble over wrong tags in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError("", f"{path}: {reason}") from None
     if not isinstance(tree, dict):
@@ -80,9 +78,8 @@ def check_size(tree: Any, where: str) -> None:
     Raises:
         ConfigError: it is.
     """
-    sizes: dict[
-        int, int
-    ] = {}  # of branches that are known: an alias is counted without being walked again
+    # Of branches that are known: an alias is counted without being walked again.
+    sizes: dict[int, int] = {}
 
     def size(branch: Any, depth: int) -> int:
         children = _children(branch)

@@ -57,9 +57,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: {_refusal(error)}"
         ) from None
-    except (
-        Exception
-    ) as error:  # torch raises pickle, zip, runtime and other errors for a damaged file
+    except Exception as error:  # of a damaged file: pickle, zip, runtime and other errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: {reason}"

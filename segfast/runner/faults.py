@@ -18,6 +18,7 @@ from segfast.datasets.skips import take_skips
 from segfast.distributed import gather, world
 from segfast.errors import UserError
 from segfast.runner.hooks import Hook
+from segfast.runner.message_hub import to_numbers
 from segfast.runner.nonfinite import HINT, NonFiniteLossError, SkipNonFinite
 
 _SHOWN = 8  # files in a message; the log file has all
@@ -62,10 +63,9 @@ class Faults:
         Raises:
             NonFiniteLossError: one is not finite, and the policy is to stop.
         """
-        shares = gather([float(loss) for loss in losses])
-        done = (
-            runner.message_hub.get_info("iter", runner.iter) + 1
-        )  # the loop may not have counted the last one
+        shares = gather(to_numbers(losses))
+        # The loop may not have counted the last one.
+        done = runner.message_hub.get_info("iter", runner.iter) + 1
         first = done - len(shares[0])
         found = [
             (first + i, *_not_finite(values)) for i, values in enumerate(zip(*shares, strict=True))

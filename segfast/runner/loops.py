@@ -31,9 +31,8 @@ class _TrainLoop:
         prefetch: bool = True,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self._changes = [
-            tuple(pair) for pair in dynamic_intervals or []
-        ]  # of val_interval, to come
+        # Of val_interval, to come: (step, interval from there on).
+        self._changes = [tuple(pair) for pair in dynamic_intervals or []]
         intervals = [val_interval, *(interval for _, interval in self._changes)]
         if any(interval < 1 for interval in intervals):
             raise ValueError(f"expected val_interval >= 1, got {intervals}")
@@ -53,10 +52,8 @@ class _TrainLoop:
         self.epoch = 0
         self.iter = 0
         self.passes = 0  # over the data that are complete
-        self._mark = (
-            0,
-            0,
-        )  # an iteration, and how many samples of the pass had been taken before it
+        # An iteration, and how many samples of the pass had been taken before it.
+        self._mark = (0, 0)
         self.validated = 0  # the step whose validation was the last to be finished
         self.stop_training = False  # EarlyStoppingHook sets it
 
@@ -92,11 +89,8 @@ class _TrainLoop:
 
     def go_on_from(self, meta: Mapping[str, Any]) -> None:
         """Stand where a checkpoint was written, perhaps by other processes or with other batches."""
-        self.iter, self.epoch, self.validated = (
-            meta["iter"],
-            meta["epoch"],
-            meta.get("validated", 0),
-        )
+        self.iter, self.epoch = meta["iter"], meta["epoch"]
+        self.validated = meta.get("validated", 0)
         batches = self.iter - self.epoch * len(self.dataloader) if self.by_epoch else self.iter
         place = meta.get(
             "place", {"passes": self.epoch, "samples": batches * self.samples_per_iter}

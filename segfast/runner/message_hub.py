@@ -5,7 +5,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Scalar:
     def mean(self, window: int | None = None) -> float:
         """Mean of the newest `window` values since the last line, or of all; waits for the device."""
         values = list(self.values)[-window:] if window else list(self.values)
-        return sum(_to_numbers(values)) / max(len(values), 1)
+        return sum(to_numbers(values)) / max(len(values), 1)
 
 
 class MessageHub:
@@ -74,7 +74,7 @@ class MessageHub:
     def pending(self) -> dict[str, list[float]]:
         """What the next log line will average, as numbers, for a checkpoint."""
         return {
-            name: _to_numbers(list(scalar.values))
+            name: to_numbers(scalar.values)
             for name, scalar in self.scalars.items()
             if scalar.values
         }
@@ -102,7 +102,7 @@ class MessageHub:
                 newest = list(scalar.values)
                 taken[name.removeprefix(prefix)] = newest[-window:] if window else newest
                 scalar.values.clear()
-        numbers = iter(_to_numbers([value for values in taken.values() for value in values]))
+        numbers = iter(to_numbers([value for values in taken.values() for value in values]))
         fetched = {
             name: list(itertools.islice(numbers, len(values))) for name, values in taken.items()
         }
@@ -114,15 +114,15 @@ class MessageHub:
         return {name: sum(values) / len(values) for name, values in fetched.items()}
 
 
-def _to_numbers(values: list[Any]) -> list[float]:
+def to_numbers(values: Iterable[Any]) -> list[float]:
     """Numbers and 0-d tensors as numbers; one transfer per device."""
-    tensors: dict[torch.device, list[int]] = {}  # device -> places in `values`
-    for place, value in enumerate(values):
+    numbers = list(values)
+    tensors: dict[torch.device, list[int]] = {}  # device -> places in `numbers`
+    for place, value in enumerate(numbers):
         if isinstance(value, Tensor):
             tensors.setdefault(value.device, []).append(place)
-    numbers = list(values)
     for places in tensors.values():
-        fetched = torch.stack([values[place].reshape(()) for place in places]).tolist()
+        fetched = torch.stack([numbers[place].reshape(()) for place in places]).tolist()
         for place, number in zip(places, fetched, strict=True):
             numbers[place] = number
     return numbers

@@ -23,23 +23,16 @@ COMMAND = [
 ]  # fmt: skip
 
 
-class Kill(Hook):
-    """Sends this process a signal at some point."""
-
-    def __init__(self, stage, iteration, number):
-        def act(runner, **_):
-            if runner.iter == iteration and self.armed:
-                self.armed = False
-                os.kill(os.getpid(), number)
-
-        self.armed = True
-        setattr(type(self), stage, lambda self, runner, **_: act(runner))
-
-
 def killed_by(folder, stage, iteration, number):
-    hook = type("KillThen", (Kill,), {})(stage, iteration, number)
-    config = toy_config(folder, custom_hooks=[hook])
-    Runner.from_cfg(config).train()
+    """Train with a hook that sends this process a signal, once, at that point."""
+    signals = [number]
+
+    def act(self, runner, **_):
+        if runner.iter == iteration and signals:
+            os.kill(os.getpid(), signals.pop())
+
+    hook = type("Kill", (Hook,), {stage: act})()
+    Runner.from_cfg(toy_config(folder, custom_hooks=[hook])).train()
 
 
 @pytest.mark.parametrize(
