@@ -13,6 +13,7 @@ import pytest
 import torch
 from toys import toy_config
 
+from segfast.datasets.worker_start import WorkerStart
 from segfast.runner import Hook, Runner
 from segfast.runner.checkpoint import load_checkpoint
 
@@ -87,6 +88,30 @@ def test_training_in_a_thread_leaves_the_signals_alone(tmp_path):
     thread.start()
     thread.join()
     assert not failures
+
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        time.sleep(0.2)
+        return index
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_outlives_the_signal(number, start):
+    """Else the training, waiting for its batch, could not finish the iteration."""
+    loader = torch.utils.data.DataLoader(
+        Slow(), num_workers=1, multiprocessing_context=start, worker_init_fn=WorkerStart(None)
+    )
+    batches = iter(loader)
+    assert next(batches) == 0  # it has begun
+    (worker,) = batches._workers
+    stranger = [sys.executable, "-c", f"import os; os.kill({worker.pid}, {int(number)})"]
+    subprocess.run(stranger, check=True)
+    assert [int(batch) for batch in batches] == [1, 2, 3]
 
 
 def launch(folder, *more):
