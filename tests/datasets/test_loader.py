@@ -5,7 +5,6 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
-import time
 import traceback
 
 import numpy as np
@@ -164,16 +163,18 @@ def test_defects_keep_their_traceback():
     assert "a defect" in text
 
 
-def test_workers_end_quickly_after_an_error():
+def test_workers_end_with_an_error():
+    """They do not wait for the cycle collector, which would wait 5 s for each of them."""
+    before = set(multiprocessing.active_children())
     loader = build_dataloader(dict(dataset=Faulty(DataError("gone")), num_workers=1))
     gc.disable()
-    with contextlib.suppress(DataError):
-        next(iter(loader))
-    started = time.perf_counter()
-    del loader
-    gc.enable()
-    assert not multiprocessing.active_children()
-    assert time.perf_counter() - started < 4
+    try:
+        with contextlib.suppress(DataError):
+            next(iter(loader))
+        del loader
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 def test_num_batch_per_epoch_uses_the_first_samples():
