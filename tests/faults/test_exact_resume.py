@@ -29,7 +29,7 @@ HOOKS = {
 CASES = [  # the loop, the wrapper, the hooks, worker processes, the iteration it goes on from
     ("iterations", "plain", "no hooks", 0, 5),
     ("iterations", "groups of 3", "EMA, early stopping", 4, 10),
-    ("iterations", "groups of 3", "no hooks", 0, 15),  # the next log line comes before the next step
+    ("iterations", "groups of 3", "no hooks", 0, 15),  # the log line before the step
     ("iterations", "float16", "no hooks", 0, 10),
     ("epochs", "plain", "EMA, early stopping", 4, 10),
     ("epochs", "groups of 3", "no hooks", 0, 20),

@@ -67,7 +67,8 @@ def work_with(rank, accumulative_counts):
         exchanged.append(1)
         gradients = bucket.buffer().div_(2)
         torch.distributed.all_reduce(gradients)
-        done = torch.futures.Future()  # no callback: gloo's thread would call it, even while Python ends
+        # A callback on the exchange would be called by gloo's thread, even while Python ends.
+        done = torch.futures.Future()
         done.set_result(gradients)
         return done
 
