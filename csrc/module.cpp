@@ -1,11 +1,12 @@
-// segfast._C: what was built and what was chosen. It links libsegfast_ops, so importing it registers the CPU operators;
-// it never carries a tensor.
+// segfast._C: what was built and what was chosen, and what Python cannot do itself. It links libsegfast_ops, so importing
+// it registers the CPU operators; it never carries a tensor.
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/pybind11.h>
 
 namespace py = pybind11;
 
 extern "C" const char* segfast_cpu_capability();
+extern "C" bool segfast_obey_sigterm_of(int process);  // worker_signals.cpp
 
 namespace {
 
@@ -32,4 +33,5 @@ PYBIND11_MODULE(_C, m) {
     facts["compiler"] = compiler();
     return facts;
   });
+  m.def("obey_sigterm_of", &segfast_obey_sigterm_of);
 }

@@ -35,6 +35,7 @@ def _load_cuda() -> str:
 
 
 CUDA_STATUS = _load_cuda()
+obey_sigterm_of = _C.obey_sigterm_of  # see csrc/worker_signals.cpp
 
 
 def build_info() -> dict:

@@ -30,7 +30,7 @@ LAYERS = {
     "demo_config": set(),
     "distributed": {"errors"},
     "evaluation": {"distributed", "ops", "structures", "registry", "errors", "paths"},
-    "datasets": {"distributed", "structures", "registry", "errors"},
+    "datasets": {"_native", "distributed", "structures", "registry", "errors"},
     "models": {"distributed", "ops", "structures", "registry", "errors"},
     "visualization": {"structures", "registry", "errors", "paths"},
     "integrations": {"ops", "models", "evaluation", "errors"},

@@ -233,7 +233,7 @@ def test_a_worker_process_reports_in_one_line(folder):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("segfast: error: ")

@@ -2,10 +2,11 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-import os
+import multiprocessing
 import signal
-import threading
 from collections.abc import Callable
+
+from segfast._native import obey_sigterm_of
 
 
 class WorkerStart:
@@ -21,19 +22,9 @@ class WorkerStart:
 
     def __call__(self, worker_id: int) -> None:
         """In the worker."""
+        training = multiprocessing.parent_process()  # not getppid: a fork server may lie between
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has the training's handler
-        if hasattr(signal, "sigwaitinfo"):  # not on macOS
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            name = "segfast-sigterm"
-            threading.Thread(target=_obey, args=(os.getppid(),), name=name, daemon=True).start()
+        if training is not None:
+            obey_sigterm_of(training.pid)
         if self.init_fn is not None:
             self.init_fn(worker_id)
-
-
-def _obey(training: int) -> None:
-    """Wait for the SIGTERM of that process, then die of it."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
-        pass
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -39,7 +39,7 @@ def start(processes, *arguments, **environment):
     ]
 
 
-def finish(workers, timeout=120):
+def finish(workers, timeout=300):
     """(exit status, stdout, stderr) of each; kills what is left after the timeout."""
     try:
         outputs = [worker.communicate(timeout=timeout) for worker in workers]

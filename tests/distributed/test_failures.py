@@ -96,7 +96,7 @@ def torchrun(folder, fail_at=None):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

@@ -209,7 +209,7 @@ def test_repeats_of_the_distributed_sampler_are_dropped(tmp_path):
         )
         for rank in range(2)
     ]
-    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     evaluator = Evaluator(IoUMetric())
     evaluator.dataset_meta = {"classes": CLASSES}
     evaluator.process(make_samples(5))

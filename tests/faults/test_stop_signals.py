@@ -18,6 +18,7 @@ from segfast.runner import Hook, Runner
 from segfast.runner.checkpoint import load_checkpoint
 
 ITERATIONS = 60
+METHODS = ("fork", "spawn", "forkserver")
 COMMAND = [
     sys.executable, "-P", "-m", "segfast", "train", f"train_cfg.max_iters={ITERATIONS}", "train_cfg.val_interval=20",
     "train_dataloader.batch_size=2", "default_hooks.logger.interval=5", "--device", "cpu", "--seed", "1",
@@ -90,28 +91,33 @@ def test_training_in_a_thread_leaves_the_signals_alone(tmp_path):
     assert not failures
 
 
-class Slow(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        time.sleep(0.2)
-        return index
-
-
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_outlives_the_signal(number, start):
-    """Else the training, waiting for its batch, could not finish the iteration."""
+def started(method):
+    """A dataloader that has begun, and its worker process."""
     loader = torch.utils.data.DataLoader(
-        Slow(), num_workers=1, multiprocessing_context=start, worker_init_fn=WorkerStart(None)
+        range(20), num_workers=1, multiprocessing_context=method, worker_init_fn=WorkerStart(None)
     )
     batches = iter(loader)
-    assert next(batches) == 0  # it has begun
-    (worker,) = batches._workers
+    assert next(batches) == 0
+    return batches, batches._workers[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_outlives_the_signal(number, method):
+    """Else the training, waiting for its batch, could not finish the iteration."""
+    batches, worker = started(method)
     stranger = [sys.executable, "-c", f"import os; os.kill({worker.pid}, {int(number)})"]
     subprocess.run(stranger, check=True)
-    assert [int(batch) for batch in batches] == [1, 2, 3]
+    assert [int(batch) for batch in batches] == list(range(1, 20))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_obeys_its_training(method):
+    """torch, and Python at its end, send a SIGTERM to workers that hang."""
+    _, worker = started(method)
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def launch(folder, *more):
@@ -138,7 +144,7 @@ def test_the_command_line_and_its_workers(tmp_path, number, status):
     process = launch(tmp_path, "train_dataloader.num_workers=2")
     wait_for(tmp_path / "metrics.jsonl", process)
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     assert "Traceback" not in err
     assert f"{number.name}: training stopped after iteration" in out + err
@@ -147,7 +153,7 @@ def test_the_command_line_and_its_workers(tmp_path, number, status):
     stopped_at = max(int(path.stem.split("_")[1]) for path in tmp_path.glob("iter_*.pth"))
     assert 0 < stopped_at < ITERATIONS
     process = launch(tmp_path, "--resume")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert f"at iteration {stopped_at}" in out
     assert (tmp_path / f"iter_{ITERATIONS}.pth").is_file()
