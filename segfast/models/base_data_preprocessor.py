@@ -39,10 +39,11 @@ class BaseDataPreprocessor(nn.Module):
     @property
     def ring(self) -> StagingRing | None:
         """The ring that stages for the present device; None where nothing is staged."""
-        if self._ring_device != self._device:
-            on_cuda = self._device.type == "cuda"
+        if self._ring_device is not self._device:  # whether they are equal takes longer to say
+            if self._ring_device != self._device:
+                on_cuda = self._device.type == "cuda"
+                self._ring = StagingRing(self._device) if on_cuda else None
             self._ring_device = self._device
-            self._ring = StagingRing(self._device) if on_cuda else None
         return self._ring if self.staging else None
 
     def stage(self, data: Any) -> Flight | None:
@@ -70,14 +71,18 @@ class BaseDataPreprocessor(nn.Module):
             data: mappings (become dicts), sequences, named tuples, tensors, samples; anything
                 else is passed through.
         """
-        kind = type(data)  # asking abstract classes takes longer than moving a tensor
-        if isinstance(data, Tensor):
-            return self._cast_tensor(data)
-        if kind is list:
+        kind = type(data)
+        if kind is list:  # the plain types first: asking abstract classes takes longer than moving
             return [self.cast_data(value) for value in data]
+        if kind is dict:
+            return {key: self.cast_data(value) for key, value in data.items()}
+        if isinstance(data, Tensor):
+            if self._ring is None and data.device == self._device:
+                return data
+            return self._move(data)
         if isinstance(data, BaseDataElement):
             return self._cast_element(data)
-        if kind is dict or isinstance(data, Mapping):
+        if isinstance(data, Mapping):
             return {key: self.cast_data(value) for key, value in data.items()}
         if data is None or isinstance(data, (str, bytes)):
             return data
@@ -87,14 +92,12 @@ class BaseDataPreprocessor(nn.Module):
             return kind([self.cast_data(value) for value in data])  # type: ignore[call-arg]
         return data
 
-    def _cast_tensor(self, tensor: Tensor) -> Tensor:
+    def _move(self, tensor: Tensor) -> Tensor:
         ring = self.ring
-        moved = None if ring is None else ring.take(tensor)
-        if moved is not None:
-            return moved
-        if tensor.device == self._device:
-            return tensor
-        return tensor.to(self.device, non_blocking=self._non_blocking)
+        staged = None if ring is None else ring.take(tensor)
+        return (
+            tensor.to(self._device, non_blocking=self._non_blocking) if staged is None else staged
+        )
 
     def _cast_element(self, element: BaseDataElement) -> BaseDataElement:
         if self.ring is None or not moves_by_field(element):
@@ -103,10 +106,8 @@ class BaseDataPreprocessor(nn.Module):
 
     def _cast_field(self, value: Any) -> Any:
         """As `BaseDataElement.to` does it: a list in a field is left alone."""
-        if isinstance(value, Tensor):
-            return self._cast_tensor(value)
-        if isinstance(value, BaseDataElement):
-            return self._cast_element(value)
+        if isinstance(value, (Tensor, BaseDataElement)):
+            return self.cast_data(value)
         if hasattr(value, "to"):
             return value.to(self.device, non_blocking=self._non_blocking)
         return value

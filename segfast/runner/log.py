@@ -73,8 +73,11 @@ class RunLog:
 
     def metrics(self, record: dict[str, Any]) -> None:
         """One JSON line; NaN is written as null."""
-        plain = {key: _json_value(value) for key, value in record.items()}
-        self._append("metrics.jsonl", json.dumps(plain) + "\n")
+        try:
+            text = json.dumps(record, allow_nan=False)
+        except (TypeError, ValueError):
+            text = json.dumps({key: _json_value(value) for key, value in record.items()})
+        self._append("metrics.jsonl", f"{text}\n")
 
     def forget(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop records that a resumed run will write again, and half a line that a kill left."""

@@ -115,8 +115,8 @@ class MessageHub:
 
 
 def to_numbers(values: Iterable[Any]) -> list[float]:
-    """Numbers and 0-d tensors as numbers; one transfer per device."""
-    numbers = list(values)
+    """Numbers and 0-d tensors as numbers; one transfer per device that is not the CPU."""
+    numbers: list[Any] = [v.item() if isinstance(v, Tensor) and v.is_cpu else v for v in values]
     tensors: dict[torch.device, list[int]] = {}  # device -> places in `numbers`
     for place, value in enumerate(numbers):
         if isinstance(value, Tensor):

@@ -51,13 +51,14 @@ class StopAtNonFinite:
         """
         if not loss.is_cpu:
             return
-        total = loss.detach()
+        total = own = loss.item()
         if world()[1] > 1:
-            total = total.clone()
-            dist.all_reduce(total)
-        if not math.isfinite(total.item()):
-            error = NonFiniteLossError(f"the loss is {total.item()} (hint: {HINT})")
-            error.value = loss.item()
+            of_all = loss.detach().clone()
+            dist.all_reduce(of_all)
+            total = of_all.item()
+        if not math.isfinite(total):
+            error = NonFiniteLossError(f"the loss is {total} (hint: {HINT})")
+            error.value = own
             raise error
 
     def may_step(self) -> bool:

@@ -2,7 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class Runner:
         self.model = wrap_model(model, model_wrapper_cfg, sync_bn, find_unused_parameters)
         self.visualizer = build_visualizer(visualizer, self.work_dir)
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
-        self._acting: dict[str, list[Hook]] = {}  # stage -> the hooks that do something there
+        self._actions: dict[str, list[Callable]] = {}  # stage -> what its hooks do there
         self.log = self.logger = RunLog(self.work_dir, quiet)
         tell_failures_to(self.log.file_only)
         self.stop = StopSignals()
@@ -259,10 +259,11 @@ class Runner:
 
     def call_hook(self, stage: str, **kwargs: Any) -> None:
         """Call every hook that acts at a point, in order of priority."""
-        if stage not in self._acting:
-            self._acting[stage] = [hook for hook in self.hooks if acts_at(hook, stage)]
-        for hook in self._acting[stage]:
-            getattr(hook, stage)(self, **kwargs)
+        if stage not in self._actions:
+            acting = [hook for hook in self.hooks if acts_at(hook, stage)]
+            self._actions[stage] = [getattr(hook, stage) for hook in acting]
+        for act in self._actions[stage]:
+            act(self, **kwargs)
 
     def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
         """Add a hook behind those of equal priority."""
@@ -270,7 +271,7 @@ class Runner:
         if priority is not None:
             built.priority = priority
         self.hooks = sorted([*self.hooks, built], key=lambda h: priority_number(h.priority))
-        self._acting = {}
+        self._actions = {}
 
     def save_checkpoint(
         self,

@@ -7,7 +7,6 @@ intervals, its last step runs at the end value.
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -103,23 +102,20 @@ class ParamScheduler:
 
     def _advance(self, *metrics: float) -> None:
         """Step torch's scheduler from the groups' present values, which others may have changed."""
-        for group, stand_in, offset in self._pairs():
-            stand_in["lr"] = self._read(group) - offset
+        groups, stand_ins = self.optimizer.param_groups, self._stand_in.param_groups
+        for i, offset in enumerate(self._offsets):
+            stand_ins[i]["lr"] = self._read(groups[i]) - offset
         self._scheduler.step(*metrics)
         self._write_back()
 
     def _write_back(self) -> None:
-        for group, stand_in, offset in self._pairs():
-            value = stand_in["lr"] + offset
-            if self.param_name == "momentum" and "betas" in group:
-                group["betas"] = (value, *group["betas"][1:])
-            else:
-                group[self.param_name] = value
-
-    def _pairs(self) -> Iterator[tuple[dict, dict, float]]:
-        """Every group with its stand-in and its offset."""
         groups, stand_ins = self.optimizer.param_groups, self._stand_in.param_groups
-        return zip(groups, stand_ins, self._offsets, strict=True)
+        for i, offset in enumerate(self._offsets):
+            value = stand_ins[i]["lr"] + offset
+            if self.param_name == "momentum" and "betas" in groups[i]:
+                groups[i]["betas"] = (value, *groups[i]["betas"][1:])
+            else:
+                groups[i][self.param_name] = value
 
     def _read(self, group: dict) -> float:
         if self.param_name == "momentum" and "betas" in group:
