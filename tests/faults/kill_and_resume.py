@@ -1,4 +1,4 @@
-"""Kill a training with SIGKILL at a random instant, resume it, compare with the run that nobody killed. Repeat.
+"""Kill a training with SIGKILL at a random instant of each phase in turn, resume it, compare with the run that nobody killed. Repeat.
 
 python tests/faults/kill_and_resume.py --kills 50
 
@@ -154,6 +154,20 @@ def wait_for_the_first_iteration(process: multiprocessing.Process, phase: Any) -
         time.sleep(0.001)
 
 
+def wait_for_an_instant(
+    process: multiprocessing.Process, phase: Any, wanted: int, seconds: float, rng: random.Random
+) -> None:
+    """Somewhere in that phase, somewhere in a run that takes so many seconds; or for the end of the process."""
+    if PHASES[wanted] == "starting":
+        process.join(rng.uniform(0, 0.1))
+        return
+    wait_for_the_first_iteration(process, phase)
+    process.join(rng.uniform(0, seconds))
+    while phase.value != wanted and process.exitcode is None:
+        time.sleep(0.0001)
+    process.join(rng.uniform(0, 0.004))
+
+
 def kill_and_compare(kills: int, seed: int, root: Path) -> Counter:
     """Kill that many trainings, each at one instant.
 
@@ -175,9 +189,9 @@ def kill_and_compare(kills: int, seed: int, root: Path) -> Counter:
         workers, folder = 2 * (phases.total() % 2), root / "killed"
         shutil.rmtree(folder, ignore_errors=True)
         process, phase = start(folder, workers)
-        if phases.total() % 10:  # every tenth may be killed before it has begun
-            wait_for_the_first_iteration(process, phase)
-        process.join(rng.uniform(0, seconds[workers]))
+        wait_for_an_instant(
+            process, phase, phases.total() // 2 % len(PHASES), seconds[workers], rng
+        )
         if process.exitcode is not None:
             continue  # it was quicker
         process.kill()
