@@ -62,7 +62,8 @@ class LoggerHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Speak at the interval and at the end."""
-        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
+        step = runner.iter + 1
+        if step % self.interval and step != runner.max_iters:
             runner.log.advance_bar()
             return
         if runner.optim_wrapper.grad_norm is not None:
