@@ -14,6 +14,7 @@ from segfast.inference import expand, forget_pretrained, load_model, segment
 from segfast.models.distributed import unwrapped
 from segfast.runner import Runner
 from segfast.runner.environment import choose_device
+from segfast.runner.resume import saved_in
 from segfast.structures import SegDataSample
 
 
@@ -42,8 +43,9 @@ def train(
     Args:
         cfg: a dict (an mmengine Config is one), a path to .py, .yaml, .toml or .json, or None for the built-in demo.
         work_dir: where to leave checkpoints, metrics and pictures; default: the config's, else work_dirs/<its name>.
-        resume: continue the run in work_dir exactly where it stopped.
-        load_from: checkpoint whose weights to start from.
+        resume: continue the run in work_dir exactly where it stopped; with nothing to continue, begin it.
+        load_from: checkpoint whose weights to start from. The config's own counts where a run begins, not where
+            `resume=True` continues one; together with this `resume`, the run of that checkpoint is continued here.
         overrides: dotted keys, `{"train_cfg.max_iters": 400}`.
         trust_checkpoint: unpickle `load_from` whatever it holds. Danger: such a file can run any program as you.
 
@@ -57,12 +59,16 @@ def train(
     config = load_config(cfg, overrides)
     config["work_dir"] = str(work_dir or config.get("work_dir") or _default_work_dir(cfg))
     # The command line and the call win over the file's own resume and load_from.
-    runner = Runner.from_cfg(
-        config,
-        resume=resume or bool(config.get("resume")),
-        load_from=load_from or config.get("load_from"),
-        trust_checkpoint=trust_checkpoint,
-    )
+    if resume and load_from is None and config.get("load_from"):
+        resume = bool(saved_in(Path(config["work_dir"])))
+        load_from = None if resume else config["load_from"]
+        start = {"resume": resume, "load_from": load_from}
+    else:
+        start = {
+            "resume": resume or bool(config.get("resume")),
+            "load_from": load_from or config.get("load_from"),
+        }
+    runner = Runner.from_cfg(config, **start, trust_checkpoint=trust_checkpoint)
     model = unwrapped(runner.train())
     hook = runner.checkpoint_hook
     return TrainResult(

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -155,9 +156,10 @@ def _train(options: argparse.Namespace) -> None:
         return
     best = f", best {Path(result.best_checkpoint).name}" if result.best_checkpoint else ""
     last = f"checkpoint {Path(result.checkpoint).name}{best}, " if result.checkpoint else ""
-    print(
-        f"everything is in {result.work_dir}: {last}config.yaml, log.txt, metrics.jsonl, pictures/"
-    )
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(
+            f"everything is in {result.work_dir}: {last}config.yaml, log.txt, metrics.jsonl, pictures/"
+        )
 
 
 def _test(options: argparse.Namespace) -> None:

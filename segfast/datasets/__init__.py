@@ -3,7 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from segfast.datasets.base import BaseSegDataset
 from segfast.datasets.collate import default_collate, pseudo_collate
-from segfast.datasets.loader import SegDataLoader, build_dataloader
+from segfast.datasets.loader import (
+    SegDataLoader,
+    batch_size_of,
+    build_dataloader,
+    sampler_of,
+)
 from segfast.datasets.sample_key import SampleKey, generator_for
 from segfast.datasets.sampler import DefaultSampler, InfiniteSampler
 from segfast.datasets.shapes import ShapesDataset, write_shapes
@@ -43,9 +48,11 @@ __all__ = [
     "SampleKey",
     "SegDataLoader",
     "ShapesDataset",
+    "batch_size_of",
     "build_dataloader",
     "default_collate",
     "generator_for",
     "pseudo_collate",
+    "sampler_of",
     "write_shapes",
 ]

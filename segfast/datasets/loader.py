@@ -173,6 +173,18 @@ def build_dataloader(
         raise ConfigError(path, " ".join(str(error).split())) from error
 
 
+def sampler_of(dataloader: Any) -> Any:
+    """Who chooses the samples: beside a batch sampler, torch's own `sampler` is a stand-in that nobody asks."""
+    inner = getattr(getattr(dataloader, "batch_sampler", None), "sampler", None)
+    return getattr(dataloader, "sampler", None) if inner is None else inner
+
+
+def batch_size_of(dataloader: Any) -> int:
+    """Samples of a batch, as the loader or its batch sampler has it; 1 where neither says."""
+    sampler = getattr(dataloader, "batch_sampler", None)
+    return dataloader.batch_size or getattr(sampler, "batch_size", None) or 1
+
+
 class _FirstSamples(Dataset):
     """The first samples of a dataset; everything else about it shows through."""
 

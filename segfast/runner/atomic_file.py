@@ -12,7 +12,11 @@ from typing import Any, BinaryIO
 
 from segfast.errors import OutputError
 
-_UNFINISHED = ".unfinished-"  # in the names of files that are being written
+UNFINISHED = ".unfinished-"  # in the names of files that are being written
+
+
+_UMASK = os.umask(0)  # can be read by setting it only
+os.umask(_UMASK)
 
 
 class _File(io.FileIO):
@@ -41,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_UNFINISHED}")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}")
     except OSError as error:
         raise OutputError(path, error) from error
     raw = _File(handle, "wb")
@@ -50,7 +54,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(handle)
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -64,7 +68,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes left of files they were writing."""
-    for path in folder.glob(f".*{_UNFINISHED}*"):
+    for path in folder.glob(f".*{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from segfast.datasets.loader import build_dataloader
+from segfast.datasets import build_dataloader, sampler_of
 from segfast.distributed import is_first, world
 from segfast.errors import ConfigError
 from segfast.evaluation import Evaluator
@@ -82,10 +82,11 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
 
 def _check_shares(dataloader: Any, path: str) -> None:
     """Refuse torch's plain samplers where there are several processes: each would see all samples."""
-    if world()[1] > 1 and type(getattr(dataloader, "sampler", None)) in _PLAIN_SAMPLERS:
+    kind = type(sampler_of(dataloader))
+    if world()[1] > 1 and kind in _PLAIN_SAMPLERS:
         raise ConfigError(
             f"{path}.sampler",
-            f"{type(dataloader.sampler).__name__} gives every process the same samples (hint: DefaultSampler or "
+            f"{kind.__name__} gives every process the same samples (hint: DefaultSampler or "
             "InfiniteSampler of segfast.datasets)",
         )
 

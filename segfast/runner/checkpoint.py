@@ -32,15 +32,15 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     write_atomically(Path(path), lambda file: torch.save(state, file))
 
 
-def load_checkpoint(
-    path: str | Path, device: str | torch.device = "cpu", trust: bool = False
-) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Read a checkpoint safely, its checksums compared; of MMEngine's files the pickled objects are left out.
 
     Args:
         path: written by segfast, MMEngine or torch; or `.safetensors`, whose tensors become `state_dict`.
-        device: where tensors go.
         trust: unpickle whatever the file holds. Danger: such a file can run any program as you.
+
+    Returns:
+        What it holds, tensors on the CPU: a GPU that trains has no room for a second set.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than plain data.
@@ -50,14 +50,16 @@ def load_checkpoint(
         raise CheckpointError(f"no checkpoint {path}")
     try:
         if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path, device=str(device))}
+            return {"state_dict": load_file(path)}
         _compare_checksums(path)
-        state = _load(path, device, trust)
+        state = _load(path, trust)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: {_refusal(error)}"
         ) from None
     except Exception as error:  # of a damaged file: pickle, zip, runtime and other errors
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise  # which says nothing about the file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: {reason}"
@@ -66,6 +68,11 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path} holds a {type(state).__name__}, expected a dict with 'state_dict'"
         )
+    for name in ("state_dict", "meta"):
+        if not isinstance(state.get(name, {}), dict):
+            raise CheckpointError(
+                f"{path}: its {name!r} is a {type(state[name]).__name__}, expected a dict"
+            )
     return state
 
 
@@ -93,46 +100,75 @@ def _refusal(error: pickle.UnpicklingError) -> str:
     )
 
 
-def _load(path: Path, device: str | torch.device, trust: bool) -> Any:
+def _load(path: Path, trust: bool) -> Any:
     """What the file holds; a second try leaves out what is no plain data but known to be harmless."""
     if trust:
-        return torch.load(path, map_location=device, weights_only=False)
+        return torch.load(path, map_location="cpu", weights_only=False)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         with inert_globals():
-            return without_inert(torch.load(path, map_location=device, weights_only=True))
+            return without_inert(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def load_weights(
     model: nn.Module, state: dict[str, Any], source: str | Path, *, strict: bool = True
 ) -> list[str]:
-    """Copy a checkpoint's weights into a model; a `module.` prefix is dropped.
+    """Copy a checkpoint's weights into a model; a `module.` prefix that the model does not have is dropped.
+
+    Args:
+        model: on any device.
+        state: a checkpoint, or its weights.
+        source: for messages.
+        strict: all keys and shapes have to be those of the model; else what does not fit stays as it was, a head for
+            another number of classes, say.
 
     Returns:
-        The keys that did not match on either side (empty when `strict`).
+        What did not fit, in words, one entry per key (empty when `strict`).
 
     Raises:
-        CheckpointError: a shape differs (the text names the key and both shapes) or, with `strict`, a key is missing.
+        CheckpointError: with `strict`, a shape differs (the text names the key and both shapes) or a key is missing;
+            in any case, nothing fits.
     """
-    weights = state.get("state_dict", state)
-    weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    own = model.state_dict()
-    for key, value in weights.items():
-        if key in own and own[key].shape != value.shape:
-            raise CheckpointError(
-                f"{source}: {key} is {tuple(value.shape)} there but {tuple(own[key].shape)} in the model "
-                "(hint: is num_classes the one it was trained with?)"
-            )
-    weights = {key: as_sharded(value, own.get(key)) for key, value in weights.items()}
-    result = model.load_state_dict(weights, strict=False)
-    different = [*result.missing_keys, *result.unexpected_keys]
-    if different and strict:
+    own, weights = model.state_dict(), {}
+    for key, value in dict(state.get("state_dict", state)).items():
+        name = str(key)
+        weights[name if name in own else name.removeprefix("module.")] = value
+    shapes = {
+        key: f"{key} is {_shape(value)} there but {_shape(own[key])} in the model"
+        for key, value in weights.items()
+        if key in own and _shape(value) != _shape(own[key])
+    }
+    if shapes and strict:
         raise CheckpointError(
-            f"{source} does not fit the model: {len(result.missing_keys)} keys missing, {len(result.unexpected_keys)} "
-            f"unknown, the first is {different[0]} (hint: is it a checkpoint of this config?)"
+            f"{source}: {next(iter(shapes.values()))} (hint: is num_classes the one it was trained with?)"
         )
-    return different
+    fitting = {
+        key: as_sharded(value, own.get(key)) for key, value in weights.items() if key not in shapes
+    }
+    result = model.load_state_dict(fitting, strict=False)
+    missing = [key for key in result.missing_keys if key not in shapes]
+    unknown = result.unexpected_keys
+    if strict and (missing or unknown):
+        raise CheckpointError(
+            f"{source} does not fit the model: {len(missing)} keys missing, {len(unknown)} unknown, the first is "
+            f"{[*missing, *unknown][0]} (hint: is it a checkpoint of this config?)"
+        )
+    if own and not any(key in own for key in fitting):
+        raise CheckpointError(
+            f"{source}: none of its {len(weights)} weights fits the model, the first is {next(iter(weights), None)} "
+            "(hint: are they those of a part, a backbone? its own `pretrained` or `encoder_weights` takes those)"
+        )
+    return [
+        *shapes.values(),
+        *(f"{key} is not there" for key in missing),
+        *(f"{key} is not in the model" for key in unknown),
+    ]
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Of a tensor; of anything else the type, which fits nothing but itself."""
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def random_state() -> dict[str, Any]:

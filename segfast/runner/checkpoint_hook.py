@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segfast.distributed import is_first
+from segfast.distributed import is_first, share
 from segfast.errors import ConfigError
 from segfast.paths import is_plain_name
 from segfast.registry import HOOKS, did_you_mean
-from segfast.runner.atomic_file import remove_unfinished, write_atomically
+from segfast.runner.atomic_file import UNFINISHED, remove_unfinished, write_atomically
 from segfast.runner.better import GREATER, LESS, better_rule
 from segfast.runner.checkpoint import load_checkpoint, save_checkpoint
 from segfast.runner.hooks import Hook
@@ -83,8 +83,9 @@ class CheckpointHook(Hook):
 
     @property
     def best_checkpoint(self) -> str | None:
-        """The best file; of several metrics the first one's."""
-        return next((str(self._folder / entry["name"]) for entry in self.best.values()), None)
+        """The best file; of several metrics the first one's. A run that resumed another's may have the score only."""
+        names = (entry["name"] for entry in self.best.values())
+        return next((str(self._folder / name) for name in names if name), None)
 
     @property
     def best_score(self) -> float | None:
@@ -132,16 +133,17 @@ class CheckpointHook(Hook):
 
     def after_val(self, runner: Any) -> None:
         """Save once more, after all hooks, if the file of this step does not know of its new best."""
-        step = runner.epoch if self._by_epoch(runner) else runner.iter
-        if self._improved and self._last_step == step:
-            self._save(runner, step, iteration=runner.iter, epoch=runner.epoch)
+        if self._improved and self._last_step == self._step(runner):
+            self._save(runner, self._last_step, iteration=runner.iter, epoch=runner.epoch)
         self._improved = False
 
     def after_train(self, runner: Any) -> None:
-        """Publish."""
+        """Save the last state where training ended before its time, and publish."""
+        if self.save_last and self._last_iter != runner.iter:
+            self._save(runner, self._step(runner), iteration=runner.iter, epoch=runner.epoch)
         if self.published_keys and is_first():
             names = {*self._kept[-1:], *(entry["name"] for entry in self.best.values())}
-            for name in names:
+            for name in names - {""}:
                 _publish(self._folder / name, self.published_keys)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
@@ -155,12 +157,18 @@ class CheckpointHook(Hook):
             state = checkpoint.get("checkpoint_hook", {})
             # A checkpoint of somebody else must not name other files than checkpoints, which would be deleted.
             self._kept = [name for name in state.get("kept", []) if self._may_delete(name)]
+            best = state.get("best", {})
+            names = share(self._kept_best(best))
             self.best = {
-                key: {"score": entry["score"], "name": entry["name"]}
-                for key, entry in state.get("best", {}).items()
-                if self._may_delete(entry["name"]) and entry["name"].startswith("best_")
+                key: {
+                    "score": entry["score"],
+                    "name": entry["name"] if entry["name"] in names else "",
+                }
+                for key, entry in best.items()
             }
             self.last_checkpoint = str(runner.resumed_from) if runner.resumed_from else None
+            if runner.resumed_from and runner.resumed_from.parent == self._folder:
+                self._last_iter = checkpoint["meta"]["iter"]
 
     def save_now(self, runner: Any) -> str:
         """Save between two iterations, whatever the interval; returns the file."""
@@ -168,12 +176,26 @@ class CheckpointHook(Hook):
             self._save(runner, -1, iteration=runner.iter, epoch=runner.epoch)
         return str(self.last_checkpoint)
 
+    def _step(self, runner: Any) -> int:
+        """Where training stands, in what is counted."""
+        return runner.epoch if self._by_epoch(runner) else runner.iter
+
     def _by_epoch(self, runner: Any) -> bool:
         return runner.train_loop.by_epoch if self.by_epoch is None else self.by_epoch
 
     def _due(self, step: int) -> bool:
         past = step - self.save_begin
         return self.interval > 0 and past >= 0 and past % self.interval == 0
+
+    def _kept_best(self, best: Mapping) -> list[str]:
+        """Those of a checkpoint's best files that lie here; a run that resumes another's has the scores only."""
+        return [
+            entry["name"]
+            for entry in best.values()
+            if self._may_delete(entry["name"])
+            and entry["name"].startswith("best_")
+            and (self._folder / entry["name"]).is_file()
+        ]
 
     def _may_delete(self, name: Any) -> bool:
         """Whether that may be a checkpoint of this hook."""
@@ -225,17 +247,24 @@ class CheckpointHook(Hook):
             return False
         if best and not (score > best["score"] if greater else score < best["score"]):
             return False
-        step = runner.epoch if self._by_epoch(runner) else runner.iter
-        name = f"best_{key}_{self._name(runner, step)}"
+        name = f"best_{key}_{self._name(runner, self._step(runner))}"
         name = re.sub(r"[/\\\0]", "_", name)
         runner.save_checkpoint(self._folder / name, weights_only=True)
         self.best[key] = {"score": score, "name": name}
-        if best and best["name"] != name and is_first():
-            (self._folder / best["name"]).unlink(missing_ok=True)
+        if best and best["name"] not in ("", name) and is_first():
+            self._delete(runner, best["name"])
         return True
 
+    def _delete(self, runner: Any, name: str) -> None:
+        """A file that is no longer wanted; one that cannot be deleted is no reason to stop."""
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            runner.log.warning(f"cannot delete {self._folder / name}: {error.strerror}")
+
     def _save(self, runner: Any, step: int, iteration: int, epoch: int | None = None) -> None:
-        name = f"iter_{iteration}.pth" if step < 0 else self._name(runner, step)
+        suffix = Path(self.filename_tmpl or "").suffix or ".pth"
+        name = f"iter_{iteration}{suffix}" if step < 0 else self._name(runner, step)
         path = self._folder / name
         self._last_step, self._last_iter = step, iteration
         # What is about to be deleted is still in the file's list: whoever resumes from it deletes what a kill left.
@@ -250,7 +279,7 @@ class CheckpointHook(Hook):
         pointer = Path(runner.work_dir) / "last_checkpoint"
         write_atomically(pointer, lambda file: file.write(f"{path}\n".encode()))
         for old in dropped:
-            path.with_name(old).unlink(missing_ok=True)
+            self._delete(runner, old)
 
 
 def _checked_template(template: str | None) -> str | None:
@@ -278,7 +307,7 @@ def _listed(value: Any) -> list:
 def _publish(path: Path, keys: Sequence[str]) -> None:
     """A copy of a checkpoint with some of its keys, its hash in its name."""
     state = {key: value for key, value in load_checkpoint(path).items() if key in keys}
-    plain = path.with_name(f".{path.name}")
+    plain = path.with_name(f".{path.name}{UNFINISHED}published")
     save_checkpoint(state, plain)
     digest = hashlib.sha256(plain.read_bytes()).hexdigest()
     plain.replace(path.with_name(f"{path.stem}-{digest[:8]}.pth"))

@@ -57,37 +57,59 @@ class EarlyStoppingHook(Hook):
                 raise ConfigError("custom_hooks.EarlyStoppingHook.monitor", problem)
             runner.log.warning(f"early stopping: {problem}")
             return
-        reason = self._reason_to_stop(float(metrics[self.monitor]))
+        self._stop(runner, self._take(float(metrics[self.monitor])))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """A resumed run waits no longer than this one would have."""
+        state = {"wait_count": self.wait_count, "best_score": self.best_score}
+        checkpoint.setdefault("early_stopping", {})[self._name(runner)] = state
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Take over how long it has waited; a run that it has stopped stays stopped."""
+        state = checkpoint.get("early_stopping", {}).get(self._name(runner))
+        if not runner.resume or not state or runner.train_loop is None:
+            return
+        self.wait_count, self.best_score = state["wait_count"], state["best_score"]
+        self._stop(runner, self._reason())
+
+    def _name(self, runner: Any) -> str:
+        """Of this hook in a checkpoint: several may watch one metric."""
+        alike = [
+            hook
+            for hook in runner.hooks
+            if isinstance(hook, EarlyStoppingHook) and hook.monitor == self.monitor
+        ]
+        return f"{self.monitor} {alike.index(self)}"
+
+    def _stop(self, runner: Any, reason: str) -> None:
         if reason:
             runner.log.info(f"training stops early: {reason}")
             runner.train_loop.stop_training = True
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """A resumed run waits no longer than this one would have."""
-        checkpoint["early_stopping"] = {
-            "wait_count": self.wait_count,
-            "best_score": self.best_score,
-        }
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Take over how long it has waited."""
-        state = checkpoint.get("early_stopping")
-        if runner.resume and state:
-            self.wait_count, self.best_score = state["wait_count"], state["best_score"]
-
-    def _reason_to_stop(self, score: float) -> str:
-        """Why training should end; empty where it should not."""
+    def _take(self, score: float) -> str:
+        """One more score; why training should end then, empty where it should not."""
         sign = 1 if self.rule == "greater" else -1
         if self.check_finite and not math.isfinite(score):
             return f"{self.monitor} is {score}"
-        threshold = self.stopping_threshold
-        if threshold is not None and sign * score > sign * threshold:
+        if self._is_enough(score):
             self.best_score = score
-            return f"{self.monitor} is {score:.4g}, {self.rule} than {threshold}"
-        if sign * score >= sign * self.best_score + self.min_delta:
+        elif sign * score >= sign * self.best_score + self.min_delta:
             self.best_score, self.wait_count = score, 0
-            return ""
-        self.wait_count += 1
+        else:
+            self.wait_count += 1
+        return self._reason()
+
+    def _is_enough(self, score: float) -> bool:
+        threshold = self.stopping_threshold
+        return threshold is not None and (
+            score > threshold if self.rule == "greater" else score < threshold
+        )
+
+    def _reason(self) -> str:
+        """Why training should end; empty where it should not."""
+        best, threshold = self.best_score, self.stopping_threshold
+        if math.isfinite(best) and self._is_enough(best):
+            return f"{self.monitor} is {best:.4g}, {self.rule} than {threshold}"
         if self.wait_count < self.patience:
             return ""
-        return f"{self.monitor} has not improved on {self.best_score:.4g} in {self.wait_count} validations"
+        return f"{self.monitor} has not improved on {best:.4g} in {self.wait_count} validations"

@@ -65,6 +65,11 @@ class EMAHook(Hook):
         self.begin_iter, self.begin_epoch, self.strict_load = begin_iter, begin_epoch, strict_load
         self.average: dict[str, Tensor] | None = None  # by the names of the model's state_dict
         self.steps = 0
+        self._swapped = False  # the average is in the model, the weights are in `average`
+
+    def before_train(self, runner: Any) -> None:
+        """Behind a validation that was cut off, train the weights."""
+        self._put(unwrapped(runner.model), average=False)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -84,29 +89,30 @@ class EMAHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Validate the average."""
-        self._swap(unwrapped(runner.model))
+        self._put(unwrapped(runner.model), average=True)
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Train on."""
-        self._swap(unwrapped(runner.model))
+        self._put(unwrapped(runner.model), average=False)
 
     def before_test_epoch(self, runner: Any) -> None:
         """Test the average."""
-        self._swap(unwrapped(runner.model))
+        self._put(unwrapped(runner.model), average=True)
 
     def after_test_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Back again."""
-        self._swap(unwrapped(runner.model))
+        self._put(unwrapped(runner.model), average=False)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """The average goes where weights are looked for, the weights beside it."""
+        """The average goes where weights are looked for, the weights beside it; also amid a validation."""
         if self.average is None:
             return
-        weights = checkpoint["state_dict"]
+        in_model, beside = checkpoint["state_dict"], whole(self.average)
+        average, weights = (in_model, beside) if self._swapped else (beside, in_model)
         checkpoint["ema_state_dict"] = {"steps": self.steps} | {
             f"module.{name}": weights[name] for name in self.average
         }
-        checkpoint["state_dict"] = {**weights, **whole(self.average)}
+        checkpoint["state_dict"] = {**in_model, **average}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """A resumed run takes both back; a fresh one starts from the average."""
@@ -148,10 +154,11 @@ class EMAHook(Hook):
         return get_ema_multi_avg_fn(1 - momentum)
 
     @torch.no_grad()
-    def _swap(self, model: nn.Module) -> None:
-        """Exchange average and weights; their memory stays where it is."""
-        if self.average is None:
+    def _put(self, model: nn.Module, average: bool) -> None:
+        """The average, or else the weights, into the model: exchanged, their memory stays where it is."""
+        if self.average is None or self._swapped == average:
             return
+        self._swapped = average
         for name, value in self._weights(model).items():
             kept = value.clone()
             value.copy_(self.average[name])

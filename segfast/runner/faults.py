@@ -10,16 +10,20 @@ import bisect
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import BatchSampler
+
+from segfast.datasets import batch_size_of, sampler_of
 from segfast.datasets.skips import take_skips
 from segfast.distributed import gather, world
 from segfast.errors import UserError
 from segfast.runner.hooks import Hook
 from segfast.runner.message_hub import to_numbers
 from segfast.runner.nonfinite import HINT, NonFiniteLossError, SkipNonFinite
+from segfast.runner.optim_dict import wrappers
 
 _SHOWN = 8  # files in a message; the log file has all
 
@@ -94,15 +98,15 @@ class Faults:
     def state_dict(self, runner: Any) -> dict[str, Any]:
         """For a checkpoint."""
         counts = {"replaced_samples": self.replaced, "skipped_steps": self.skipped(runner)}
-        return {**counts, "pending": [p.pending() for p in _policies(runner.optim_wrapper)]}
+        return {**counts, "policies": [p.state_dict() for p in _policies(runner.optim_wrapper)]}
 
     def load_state_dict(self, runner: Any, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.replaced = state.get("replaced_samples", 0)
         self._skipped_before = state.get("skipped_steps", 0)
         policies = _policies(runner.optim_wrapper)
-        for policy, pending in zip(policies, state.get("pending", []), strict=False):
-            policy.resume(pending)
+        for policy, saved in zip(policies, state.get("policies", []), strict=False):
+            policy.load_state_dict(saved)
 
     def tell_totals(self, runner: Any) -> None:
         """At the end of training."""
@@ -163,11 +167,11 @@ def batch_files(runner: Any, iteration: int, rank: int | None = None) -> list[st
         rank: of the process; None for this one.
 
     Returns:
-        Paths; `sample N` where a data set has none; nothing where the sampler is none of segfast's.
+        Paths; `sample N` where a data set has none; nothing where the samplers are none of segfast's and torch's.
     """
     loop, loader = runner.train_loop, runner.train_loop.dataloader
-    sampler = loader.sampler
-    if not hasattr(sampler, "advance") or not loader.batch_size:
+    sampler = sampler_of(loader)
+    if not hasattr(sampler, "advance") or type(loader.batch_sampler) is not BatchSampler:
         return []
     sampler = copy.copy(sampler)
     sampler.start, sampler.rank = 0, sampler.rank if rank is None else rank
@@ -177,7 +181,8 @@ def batch_files(runner: Any, iteration: int, rank: int | None = None) -> list[st
         epoch, place = divmod(iteration, len(loader))
         sampler.set_epoch(epoch)
         sampler.advance(place * loop.samples_per_iter)
-    return [_file(loader.dataset, int(key)) for key in itertools.islice(sampler, loader.batch_size)]
+    keys = itertools.islice(sampler, batch_size_of(loader))
+    return [_file(loader.dataset, int(key)) for key in keys]
 
 
 def _file(dataset: Any, index: int) -> str:
@@ -186,10 +191,13 @@ def _file(dataset: Any, index: int) -> str:
     if sizes is not None:  # torch's ConcatDataset
         part = bisect.bisect_right(sizes, index)
         return _file(dataset.datasets[part], index - (sizes[part - 1] if part else 0))
-    infos = getattr(dataset, "data_list", None)
-    if infos is None:
-        return f"sample {index}"
-    return str(infos[index].get("img_path", f"sample {index}"))
+    infos = getattr(dataset, "data_list", None)  # of somebody else's data set it may hold anything
+    info = infos[index] if isinstance(infos, Sequence) and index < len(infos) else None
+    return (
+        str(info["img_path"])
+        if isinstance(info, Mapping) and "img_path" in info
+        else f"sample {index}"
+    )
 
 
 def _told(files: list[str]) -> str:
@@ -202,8 +210,7 @@ def _told(files: list[str]) -> str:
 
 def _policies(optim_wrapper: Any) -> list[Any]:
     """The policy of each optimiser; wrappers of other packages have none."""
-    wrappers = optim_wrapper.values() if hasattr(optim_wrapper, "values") else [optim_wrapper]
-    return [wrapper.policy for wrapper in wrappers if hasattr(wrapper, "policy")]
+    return [part.policy for part in wrappers(optim_wrapper) if hasattr(part, "policy")]
 
 
 class _Annotation(Hook):

@@ -50,7 +50,7 @@ class RunLog:
         """A line (or several) for the reader, with the time in the file."""
         self.file_only(text)
         if not self.quiet:
-            tqdm.write(text, file=sys.stdout)
+            self._on_screen(lambda: tqdm.write(_printable(text), file=sys.stdout))
 
     def warning(self, text: str) -> None:
         """As `info`, marked."""
@@ -60,7 +60,7 @@ class RunLog:
         """As `warning`; of the other processes, too."""
         self.warning(text)
         if not self._first:
-            sys.stderr.write(f"process {world()[0]}: {text}\n")
+            sys.stderr.write(f"process {world()[0]}: {_printable(text)}\n")
 
     def debug(self, text: str) -> None:
         """For the file alone."""
@@ -69,7 +69,8 @@ class RunLog:
     def file_only(self, text: str) -> None:
         """Lines for the file alone: the bar shows them on the screen."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._append("log.txt", "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        lines = _printable(text).splitlines()
+        self._append("log.txt", "".join(f"{stamp} {line}\n" for line in lines))
 
     def metrics(self, record: dict[str, Any]) -> None:
         """One JSON line; NaN is written as null."""
@@ -107,12 +108,21 @@ class RunLog:
             if values is not None:
                 text = ", ".join(f"{key}={value}" for key, value in values.items())
                 self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
+            self._on_screen(self._bar.update)
+
+    def _on_screen(self, show: Callable[[], Any]) -> None:
+        """Nobody listening any more, or a full disk behind it, is no reason to stop: the files have it all."""
+        try:
+            show()
+        except OSError:
+            self.quiet = True
+            if self._bar is not None:
+                self._bar.disable = True
 
     def close(self) -> None:
         """Close the bar and both files."""
         if self._bar is not None:
-            self._bar.close()
+            self._on_screen(self._bar.close)
             self._bar = None
         for file in self._files.values():
             with contextlib.suppress(
@@ -145,6 +155,11 @@ def _json_value(value: Any) -> Any:
     if not isinstance(value, (float, int, str)) and hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _printable(text: str) -> str:
+    """File names that are not UTF-8 with their bytes as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from segfast.registry import HOOKS
 from segfast.runner.faults import Faults, is_skipping
 from segfast.runner.hooks import Hook
 from segfast.runner.log import duration
+from segfast.runner.message_hub import only_numbers
 from segfast.runner.optim_dict import base_lr
 
 _NOT_IN_LINE = ("mode", "iter", "epoch", "step", "lr")
@@ -141,11 +142,7 @@ class LoggerHook(Hook):
         for metric in loop.evaluator.metrics:
             if getattr(metric, "last_table", None):
                 runner.log.info(metric.last_table)
-        values = {
-            key: float(value)
-            for key, value in metrics.items()
-            if not isinstance(value, (str, list))
-        }
+        values = only_numbers(metrics)
         step = runner.epoch if getattr(runner.train_loop, "by_epoch", False) else runner.iter
         record = {"mode": mode, "iter": runner.iter, "epoch": runner.epoch, "step": step, **values}
         self._record(runner, record)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from segfast.datasets import batch_size_of, sampler_of
 from segfast.distributed import gather, world
 from segfast.models.distributed import unwrapped
 from segfast.registry import LOOPS
@@ -79,7 +80,7 @@ class _TrainLoop:
     @property
     def samples_per_iter(self) -> int:
         """Of all processes together."""
-        return (self.dataloader.batch_size or 1) * world()[1]
+        return batch_size_of(self.dataloader) * world()[1]
 
     def place(self, iteration: int) -> dict[str, int]:
         """Where in the data an iteration of the present pass begins: `passes` before it, `samples` of it."""
@@ -99,9 +100,14 @@ class _TrainLoop:
 
     def _advance(self) -> None:
         """Move the sampler past what a resumed run has seen; nothing is loaded."""
-        sampler, samples = self.dataloader.sampler, self._mark[1]
+        sampler, samples = sampler_of(self.dataloader), self._mark[1]
         if samples and hasattr(sampler, "advance"):
             sampler.advance(samples)
+        elif samples:
+            self.runner.log.warning(
+                f"{type(sampler).__name__} cannot go on within its pass over the data: the pass begins anew, the run "
+                "will differ from one that was not interrupted (hint: DefaultSampler or InfiniteSampler)"
+            )
 
     def _validate(self, step: int, last: bool) -> bool:
         """Validate every `val_interval` steps from `val_begin` on, and at the end; whether it was due.
@@ -237,8 +243,9 @@ class IterBasedTrainLoop(_TrainLoop):
         """Batches without end; an infinite sampler never needs the restart."""
         self._advance()
         while True:
-            if hasattr(self.dataloader.sampler, "set_epoch"):
-                self.dataloader.sampler.set_epoch(self.passes)
+            sampler = sampler_of(self.dataloader)
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(self.passes)
             with self._ahead() as batches:
                 yield from batches
             self.passes, self._mark = self.passes + 1, (self.iter, 0)

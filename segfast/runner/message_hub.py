@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 import itertools
 import math
 from collections import deque
@@ -112,6 +113,16 @@ class MessageHub:
                 for name, values in fetched.items()
             }
         return {name: sum(values) / len(values) for name, values in fetched.items()}
+
+
+def only_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are single numbers, of any library's type; tables and texts are left out."""
+    found = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            if not isinstance(value, (str, bytes)):
+                found[name] = float(value)
+    return found
 
 
 def to_numbers(values: Iterable[Any]) -> list[float]:

@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from segfast.distributed import world
+from segfast.distributed import gather, world
 from segfast.errors import ConfigError, UserError
+from segfast.runner.message_hub import to_numbers
 
 POLICIES = ("stop", "skip")
 HINT = (
@@ -36,11 +38,11 @@ class StopAtNonFinite:
     def before_forward(self, model: nn.Module) -> None:
         """Nothing."""
 
-    def pending(self) -> list[float]:
+    def state_dict(self) -> dict[str, Any]:
         """Nothing."""
-        return []
+        return {}
 
-    def resume(self, pending: list[float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing."""
 
     def look(self, loss: Tensor) -> None:
@@ -84,19 +86,29 @@ class SkipNonFinite:
         self._in_a_row = 0
         self._losses: list[Tensor] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []  # of the model, and as they were
+        self._saved: list[Tensor] = []  # as they were, out of a checkpoint
 
     def before_forward(self, model: nn.Module) -> None:
         """Keep the buffers as they are before an accumulation group."""
-        if not (self._losses and self._buffers):
+        if not self._losses:
             self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        elif self._saved:
+            self._buffers = list(zip(model.buffers(), self._saved, strict=True))
+        self._saved = []
 
-    def pending(self) -> list[float]:
-        """The losses of an accumulation group that has not ended, for a checkpoint."""
-        return [float(loss) for loss in self._losses]
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: of a group that has not ended, the losses of all processes, and the buffers."""
+        return {
+            "in_a_row": self._in_a_row,
+            "losses": [loss for share in gather(to_numbers(self._losses)) for loss in share],
+            "buffers": [before.cpu() for _, before in self._buffers] if self._losses else [],
+        }
 
-    def resume(self, pending: list[float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in such a group."""
-        self._losses = [torch.tensor(loss) for loss in pending]
+        self._in_a_row = state["in_a_row"]
+        self._losses = [torch.tensor(loss) for loss in state["losses"]]
+        self._saved = state["buffers"]
 
     def look(self, loss: Tensor) -> None:
         """Remember it."""

@@ -104,6 +104,17 @@ class OptimWrapperDict:
             self._wrappers[name].load_state_dict(part)
 
 
+def wrappers(wrapper: Any) -> list[Any]:
+    """The wrappers of a training: one, or those in a dict; of other packages they may be anything."""
+    return list(wrapper.values()) if hasattr(wrapper, "values") else [wrapper]
+
+
+def optimizer_names(wrapper: Any) -> str:
+    """The classes of the optimisers."""
+    found = [getattr(part, "optimizer", part) for part in wrappers(wrapper)]
+    return ", ".join(type(optimizer).__name__ for optimizer in found)
+
+
 def base_lr(wrapper: Any) -> float:
     """The learning rate before any multiplier; of several optimisers the first one's."""
     rates = wrapper.get_lr()

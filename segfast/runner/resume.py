@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from segfast.distributed import is_first, share, world
 from segfast.distributed.sharded import as_sharded
 from segfast.errors import CheckpointError
+from segfast.models import BaseTTAModel
 from segfast.models.distributed import unwrapped
 from segfast.runner.checkpoint import (
     load_checkpoint,
@@ -16,6 +18,7 @@ from segfast.runner.checkpoint import (
     set_random_state,
 )
 from segfast.runner.environment import seed_generators
+from segfast.runner.optim_dict import optimizer_names, wrappers
 
 
 def load_or_resume(runner: Any, training: bool = True) -> None:
@@ -26,24 +29,32 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
     found = _find(runner, training) if is_first() else None
     source = share(found and found[0])  # the first process decides
     if source is None:
+        if runner.resume and training:  # records of a run that was killed before its first save
+            runner.log.forget(lambda record: False)
         return
-    checkpoint = (
-        found[1] if found else load_checkpoint(source, runner.device, runner.trust_checkpoint)
-    )
+    checkpoint = found[1] if found else load_checkpoint(source, trust=runner.trust_checkpoint)
     runner.resumed_from = source if runner.resume and training else None
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # hooks may change the weights
     strict = bool(runner.resume) or not training
-    different = load_weights(unwrapped(runner.model), checkpoint, source, strict=strict)
+    different = load_weights(_bare(runner.model), checkpoint, source, strict=strict)
     if different:
-        runner.log.info(
-            f"{source}: {len(different)} keys did not match, the first is {different[0]}"
+        runner.log.warning(
+            f"{source}: {len(different)} weights did not fit and stay as they were: {', '.join(different[:8])}"
+            f"{', ...' if len(different) > 8 else ''}"
         )
+        runner.log.file_only("\n".join(different))
     if not runner.resume or not training:
         return
     _resume(runner, checkpoint, source)
     runner.log.info(
         f"resumed {source} at iteration {runner.iter}{_what_changed(runner, checkpoint)}"
     )
+
+
+def _bare(model: Any) -> Any:
+    """The model whose weights a checkpoint holds: without what wraps it for several processes, or for testing."""
+    bare = unwrapped(model)
+    return bare.module if isinstance(bare, BaseTTAModel) else bare
 
 
 def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
@@ -59,7 +70,8 @@ def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
     loop, meta = runner.train_loop, checkpoint["meta"]
     loop.go_on_from(meta)
     runner.metrics = dict(meta.get("metrics", {}))
-    runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+    _load_optimizer(runner.optim_wrapper, checkpoint, source)
+    _count_on(runner, checkpoint)
     given, saved = len(runner.param_schedulers), len(checkpoint["param_schedulers"])
     if given != saved:
         raise CheckpointError(
@@ -79,6 +91,30 @@ def _resume(runner: Any, checkpoint: dict[str, Any], source: Path) -> None:
         )
     _take_own(runner, [checkpoint, *checkpoint.get("others", [])])
     runner.log.forget(lambda record: _is_past(record, loop))
+
+
+def _load_optimizer(wrapper: Any, checkpoint: Mapping[str, Any], source: Path) -> None:
+    """Its state, into an optimiser of the same kind with the same groups."""
+    saved, given = checkpoint["meta"].get("optimizer"), optimizer_names(wrapper)
+    problem = f"{saved} there, {given} in the config" if saved and saved != given else ""
+    if not problem:
+        try:
+            wrapper.load_state_dict(checkpoint["optimizer"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = " ".join(str(error).split())
+    if problem:
+        raise CheckpointError(
+            f"{source} holds the state of another optimiser ({problem}; hint: resume with the config of that run, or "
+            "use load_from without resume)"
+        )
+
+
+def _count_on(runner: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Micro-steps of each optimiser; one an iteration unless a model's own `train_step` takes others."""
+    parts = wrappers(runner.optim_wrapper)
+    counts = checkpoint.get("inner_counts") or [runner.iter] * len(parts)
+    for part, count in zip(parts, counts, strict=False):
+        part.initialize_count_status(runner.model, count, runner.max_iters)
 
 
 def _what_changed(runner: Any, checkpoint: Mapping[str, Any]) -> str:
@@ -106,14 +142,13 @@ def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
     """
     if runner.load_from is not None:
         named = Path(runner.load_from)
-        return named, load_checkpoint(named, runner.device, runner.trust_checkpoint)
+        return named, load_checkpoint(named, trust=runner.trust_checkpoint)
     if not runner.resume:
         return None
-    candidates = _candidates(Path(runner.work_dir))
     damaged: list[str] = []
-    for path in candidates:
+    for path in saved_in(Path(runner.work_dir)):
         try:
-            checkpoint = load_checkpoint(path, runner.device)
+            checkpoint = load_checkpoint(path)
         except CheckpointError as error:
             runner.log.warning(f"{error}; trying the one before")
             damaged.append(path.name)
@@ -122,30 +157,46 @@ def _find(runner: Any, training: bool) -> tuple[Path, dict[str, Any]] | None:
             return path, checkpoint
     if damaged:
         raise CheckpointError(
-            f"none of {', '.join(damaged)} in {runner.work_dir} can be read (hint: delete them to start from the "
+            f"none of {', '.join(damaged)} in {runner.work_dir} can be read (hint: move them away to start from the "
             "beginning)"
         )
     runner.log.info(f"nothing to resume in {runner.work_dir}: starting from the beginning")
     return None
 
 
-def _candidates(work_dir: Path) -> list[Path]:
-    """What a run may have saved, newest first: files of `work_dir` and of the folder its `last_checkpoint` names."""
-    folders, suffixes = {work_dir}, {".pth"}
+def saved_in(work_dir: Path) -> list[Path]:
+    """What a run may have saved, newest first: in `work_dir`, or in the folder that its `last_checkpoint` names.
+
+    Of a copied or moved work_dir the copies count. Their times may be those of the copying: before the file that is
+    named comes only what has both a later time and a higher number, saved just before the run was killed.
+    """
+    folder, suffixes, last = work_dir, {".pth"}, None
     pointer = work_dir / "last_checkpoint"
     if pointer.is_file():
         named = Path(pointer.read_text(encoding="utf-8", errors="replace").strip())
-        folders.add(named.parent)
         suffixes.add(named.suffix)
-    found = {
-        path.resolve()
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
+        last = work_dir / named.name
+        if not last.is_file() and named.is_file():
+            folder, last = named.parent, named
+    found = [
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
         if path.suffix in suffixes
-    }
-    regular = [path for path in found if not path.name.startswith(("best_", "nonfinite_", "."))]
-    return sorted(regular, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        and not path.name.startswith(("best_", "nonfinite_", "."))
+        and path.is_file()
+    ]
+
+    def age(path: Path) -> tuple[bool, bool, int]:
+        time = path.stat().st_mtime_ns
+        later = last in found and time > last.stat().st_mtime_ns and _number(path) > _number(last)
+        return later, path == last, time
+
+    return sorted(found, key=age, reverse=True)
+
+
+def _number(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(([-1, *re.findall(r"\d+", path.stem)])[-1])
 
 
 def _take_own(runner: Any, saved: Sequence[Mapping[str, Any]]) -> None:

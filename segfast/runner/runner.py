@@ -236,8 +236,8 @@ class Runner:
             text = dump_config(self.cfg).encode()
             write_atomically(self.work_dir / "config.yaml", lambda file: file.write(text))
         self.call_hook("before_run")
+        self.optim_wrapper.initialize_count_status(self.model, 0, self.max_iters)
         self._load()
-        self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
         try:
             train_until_stopped(self)
             self.call_hook("after_run")

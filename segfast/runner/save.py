@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from segfast.distributed import gather, is_first, wait_for_all, world
 from segfast.distributed.sharded import is_sharded, whole
 from segfast.models.distributed import unwrapped
 from segfast.runner.checkpoint import random_state, save_checkpoint
+from segfast.runner.message_hub import only_numbers
+from segfast.runner.optim_dict import optimizer_names, wrappers
 
 
 def save_run(
@@ -38,13 +40,16 @@ def save_run(
         "segfast_version": build_info()["version"],
         "dataset_meta": _plain_meta(runner.train_loop.dataloader.dataset),
         "validated": runner.train_loop.validated,
-        "metrics": _plain_metrics(runner.metrics),
+        "metrics": only_numbers(runner.metrics),
         "place": runner.train_loop.place(runner.iter if step is None else step),
+        "optimizer": optimizer_names(runner.optim_wrapper),
     }
     weights = whole(dict(unwrapped(runner.model).state_dict()))
     state: dict[str, Any] = {"meta": meta, "state_dict": weights}
     if not weights_only:
         state["optimizer"] = runner.optim_wrapper.state_dict()
+        parts = wrappers(runner.optim_wrapper)
+        state["inner_counts"] = [getattr(part, "inner_count", 0) for part in parts]
         # Schedulers step before this save (hook priorities): they stand at the next iteration.
         state["param_schedulers"] = [
             scheduler.state_dict() for scheduler in runner.param_schedulers
@@ -79,13 +84,6 @@ def _gradients(model: nn.Module) -> dict[str, torch.Tensor]:
             torch.distributed.all_reduce(parameter.grad)
             parameter.grad /= processes
     return whole({name: parameters[name].grad for name in names})
-
-
-def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those that are numbers."""
-    return {
-        key: float(value) for key, value in metrics.items() if not isinstance(value, (str, list))
-    }
 
 
 def _plain_meta(dataset: Any) -> dict:

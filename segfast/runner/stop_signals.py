@@ -20,7 +20,8 @@ class TrainingStopped(Exception):
 class StopSignals:
     """While this context is open, the first SIGTERM or SIGINT is noted; a second one interrupts at once.
 
-    Handlers belong to the main thread; elsewhere the context does nothing, and signals do what they did before.
+    Handlers belong to the main thread; elsewhere the context does nothing, and signals do what they did before. A
+    signal that is ignored, as SIGINT is in a script's background, stays ignored.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -35,7 +36,11 @@ class StopSignals:
         """Install the handlers."""
         self._of_any = LateMaximum() if world()[1] > 1 else None
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            before = {number: signal.getsignal(number) for number in self.SIGNALS}
+            # None: installed by something else than Python, which could not be put back.
+            self._before = {n: h for n, h in before.items() if h not in (signal.SIG_IGN, None)}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -78,22 +83,14 @@ def train_until_stopped(runner: Any) -> None:
         SystemExit: SIGTERM came; the same, with status 143.
         OutputError: the disk is full, say; names the last good checkpoint.
     """
-    hook = runner.checkpoint_hook
     with StopSignals() as runner.stop:
         try:
-            runner.train_loop.run()
-            return
-        except TrainingStopped:
-            saved = hook.save_now(runner) if hook else None
+            saved = _train(runner)
         except OutputError as error:
-            good = _how_to_go_on(runner, hook.last_checkpoint if hook else None)
+            good = _how_to_go_on(runner, _last_checkpoint(runner))
             raise OutputError(error.path, error.reason, good) from error
-        except RuntimeError as error:
-            if runner.stop.received is None or world()[1] > 1:
-                raise
-            # A worker that died of the same signal raises here, anywhere in a step: that state is not worth saving.
-            runner.log.warning(str(error))
-            saved = hook.last_checkpoint if hook else None
+        if runner.stop.received is None:
+            return
         told = f"{runner.stop.received.name}{_how_to_go_on(runner, saved)}"
         runner.log.info(told)
         wait_for_all()  # the first process has written its files
@@ -101,6 +98,27 @@ def train_until_stopped(runner: Any) -> None:
     if runner.stop.received == signal.SIGINT:
         raise KeyboardInterrupt(told)
     raise SystemExit(128 + runner.stop.received)
+
+
+def _train(runner: Any) -> str | None:
+    """To the end, or until a signal has come; then the file to go on from, if there is one."""
+    try:
+        runner.train_loop.run()
+        runner.stop.received = None  # too late to stop anything
+    except TrainingStopped:
+        hook = runner.checkpoint_hook
+        return hook.save_now(runner) if hook else None
+    except RuntimeError as error:
+        if runner.stop.received is None or world()[1] > 1:
+            raise
+        # A worker that died of the same signal raises here, anywhere in a step: that state is not worth saving.
+        runner.log.warning(str(error))
+    return _last_checkpoint(runner)
+
+
+def _last_checkpoint(runner: Any) -> str | None:
+    hook = runner.checkpoint_hook
+    return hook.last_checkpoint if hook else None
 
 
 def _how_to_go_on(runner: Any, checkpoint: str | None) -> str:

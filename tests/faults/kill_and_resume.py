@@ -93,7 +93,7 @@ def config(folder: Path, workers: int, phase: Any) -> dict:
             {"type": "ReduceOnPlateauLR", "monitor": "aAcc", "rule": "greater", "patience": 1},
         ],
         "default_hooks": {
-            "logger": {"interval": 5},
+            "logger": {"interval": 2},
             "checkpoint": {"interval": 4},
             "visualization": None,
         },

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def test_killed_runs_end_as_the_others():
-    kills = os.environ.get("SEGFAST_KILLS", "6")
+    kills = os.environ.get("SEGFAST_KILLS", "8")
     script = Path(__file__).with_name("kill_and_resume.py")
     command = [sys.executable, "-P", str(script), "--kills", kills]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600 + 60 * int(kills))

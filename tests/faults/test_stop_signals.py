@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import torch
 from toys import toy_config
 
 from segfast.datasets.worker_start import WorkerStart
-from segfast.runner import Hook, Runner
+from segfast.errors import OutputError
+from segfast.runner import Hook, Runner, atomic_file, checkpoint_hook
 from segfast.runner.checkpoint import load_checkpoint
 
 ITERATIONS = 60
@@ -25,7 +27,7 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def killed_by(folder, stage, iteration, number):
+def killed_by(folder, stage, iteration, number, custom_hooks=(), **changes):
     """Train with a hook that sends this process a signal, once, at that point."""
     signals = [number]
 
@@ -34,7 +36,7 @@ def killed_by(folder, stage, iteration, number):
             os.kill(os.getpid(), signals.pop())
 
     hook = type("Kill", (Hook,), {stage: act})()
-    Runner.from_cfg(toy_config(folder, custom_hooks=[hook])).train()
+    Runner.from_cfg(toy_config(folder, custom_hooks=[*custom_hooks, hook], **changes)).train()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,50 @@ def test_it_goes_on_where_it_stopped(tmp_path, stage, number):
     again.train()
     assert torch.equal(again.model.layer.weight, whole.model.layer.weight)
     assert again.metrics == whole.metrics
+
+
+def test_in_a_validation_of_the_average(tmp_path):
+    """The average is in the model then, and no checkpoint of that iteration is there yet."""
+    changes = {
+        "custom_hooks": [{"type": "EMAHook", "momentum": 0.1}],
+        "default_hooks": {"checkpoint": {"interval": 7}, "visualization": None},
+    }
+    whole = Runner.from_cfg(toy_config(tmp_path / "whole", **changes))
+    whole.train()
+    with pytest.raises(SystemExit):
+        killed_by(tmp_path / "again", "before_val_iter", 10, signal.SIGTERM, **changes)
+    again = Runner.from_cfg(toy_config(tmp_path / "again", **changes), resume=True)
+    again.train()
+    assert again.resumed_from == tmp_path / "again/iter_10.pth"
+    assert torch.equal(again.model.layer.weight, whole.model.layer.weight)
+    assert again.metrics == whole.metrics
+
+
+def test_a_full_disk_while_saving_for_a_signal(tmp_path, monkeypatch):
+    plain = checkpoint_hook.CheckpointHook.save_now
+
+    def save_now(self, runner):
+        def full(self, data):
+            self.failure = OSError(errno.ENOSPC, "No space left on device")
+            raise self.failure
+
+        monkeypatch.setattr(atomic_file._File, "write", full)
+        return plain(self, runner)
+
+    monkeypatch.setattr(checkpoint_hook.CheckpointHook, "save_now", save_now)
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        killed_by(tmp_path, "before_train_iter", 12, signal.SIGTERM)
+    assert f"resume=True goes on from {tmp_path / 'iter_10.pth'}" in str(caught.value)
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    """As SIGINT is for what a script runs in its background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        killed_by(tmp_path, "before_train_iter", 5, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "iter_20.pth").is_file()
 
 
 def test_a_second_signal_does_not_wait(tmp_path):

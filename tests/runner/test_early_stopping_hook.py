@@ -60,6 +60,6 @@ def test_a_run_ends_before_its_next_iteration(tmp_path, loop):
     state = {}
     hook.before_save_checkpoint(runner, checkpoint=state)
     again = EarlyStoppingHook("aAcc", patience=3)
-    runner.resume = True
+    runner.resume, runner.hooks = True, [again]
     again.after_load_checkpoint(runner, checkpoint=state)
     assert (again.wait_count, again.best_score) == (hook.wait_count, hook.best_score)

@@ -4,6 +4,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from PIL import Image
 from runner.toys import ToyData, ToyModel, toy_config
 from tiny_data import folder_config, make_folder
 
-from segfast.datasets import BaseSegDataset, InfiniteSampler, SampleKey, build_dataloader
+from segfast.datasets import BaseSegDataset, SampleKey, build_dataloader
 from segfast.datasets.skips import note_skip, take_skips
 from segfast.errors import ConfigError, DataError, UserError
-from segfast.runner import OptimWrapper, Runner
+from segfast.runner import Hook, OptimWrapper, Runner
 from segfast.runner.faults import batch_files
 from segfast.runner.nonfinite import NonFiniteLossError, SkipNonFinite
 
@@ -87,7 +88,7 @@ def test_a_resume_goes_on_from_the_last_good_checkpoint(tmp_path):
 def test_a_group_that_a_checkpoint_cuts_in_two_is_still_bad():
     policy, other = SkipNonFinite(), SkipNonFinite()
     policy.look(torch.tensor(math.nan))
-    other.resume(policy.pending())
+    other.load_state_dict(policy.state_dict())
     other.before_forward(torch.nn.BatchNorm1d(1))
     other.look(torch.tensor(1.0))
     assert not other.may_step()
@@ -364,15 +365,14 @@ def test_a_run_over_damaged_files_counts_and_resumes_exactly(tmp_path, workers):
     resumed.train()
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key])
-    if workers == 0:
-        counts = [
-            [
-                json.loads(x).get("replaced_samples")
-                for x in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
-            ]
-            for run in "ab"
+    counts = [
+        [
+            json.loads(x).get("replaced_samples")
+            for x in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
         ]
-        assert counts[0][-2] == counts[1][-2] > 5
+        for run in "ab"
+    ]
+    assert counts[0][-2] == counts[1][-2] > 0
     log = (tmp_path / "a" / "log.txt").read_text()
     assert "1.png: corrupt or truncated, the file is empty" in log
     assert "samples could not be used and were replaced by others (" in log
@@ -393,7 +393,44 @@ def test_nothing_but_damaged_files_is_an_error(tmp_path):
     take_skips()
 
 
-def test_a_sampler_asked_again_is_left_alone():
-    sampler = InfiniteSampler(range(10), seed=3)
-    sampler.advance(4)
-    assert sampler.start == 4
+@pytest.mark.parametrize("sampler", ["InfiniteSampler", "DefaultSampler"])
+def test_a_sampler_asked_again_is_left_alone(tmp_path, sampler):
+    """Naming the files of a batch must not move what training goes on with."""
+
+    class Asking(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            assert len(batch_files(runner, runner.iter)) == 4
+
+    loader = {"batch_size": 4, "dataset": {"type": ToyData}, "sampler": {"type": sampler}}
+    orders = []
+    for name, hooks in (("a", []), ("b", [Asking()])):
+        runner = Runner.from_cfg(
+            toy_config(tmp_path / name, train_dataloader=loader, custom_hooks=hooks)
+        )
+        runner.train()
+        orders.append(runner.train_dataloader.dataset.seen)
+    assert orders[0] == orders[1]
+
+
+class Listed(ToyData):
+    """A data set of somebody else, whose list holds what it likes."""
+
+    def __init__(self, entry):
+        super().__init__()
+        self.data_list = [entry] * self.size
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (("a.png", "b.png"), "sample "),
+        ({"img_path": os.fsdecode(b"caf\xe9.png")}, "caf\udce9.png"),
+    ],
+)
+def test_the_message_survives_strange_lists_and_names(tmp_path, entry, told):
+    loader = {"batch_size": 4, "dataset": {"type": Listed, "entry": entry}}
+    with pytest.raises(NonFiniteLossError) as caught:
+        Runner.from_cfg(spoilt_config(tmp_path, (8,), train_dataloader=loader)).train()
+    assert told in str(caught.value)
+    assert (tmp_path / "nonfinite_iter_8.pth").is_file()
+    assert "in the batch of iteration 8: " in (tmp_path / "log.txt").read_text()
