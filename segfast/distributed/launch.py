@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -156,6 +157,9 @@ def _leave_at_exit() -> None:
         leave()
         if dist.is_initialized():
             dist.destroy_process_group()
+        # gloo's threads outlive the group of a DDP model and may still be dropping tensors, for which they need the
+        # interpreter: Python ends a thread that asks while it shuts down, and C++ ends the process with it.
+        time.sleep(0.5)
 
 
 def _take_variables(launcher: str) -> None:
@@ -167,5 +171,6 @@ def _take_variables(launcher: str) -> None:
         os.environ.setdefault(name, os.environ[source])
     if launcher == "slurm" and os.environ.get("SLURM_NNODES", "1") == "1":
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        job = int(os.environ.get("SLURM_JOB_ID", "0"))
-        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
+        # Steps of one job may run side by side. Below 32768: the system gives away the ports above.
+        job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
+        os.environ.setdefault("MASTER_PORT", str(20000 + (job + 101 * step) % 12000))

@@ -24,6 +24,7 @@ from segfast.errors import OutputError, UserError
 
 _ADDRESS = "segfast/hub"  # key in the store
 _GRACE = 1.0  # seconds in which a death explains the errors it caused elsewhere
+_LONGEST = 4000  # characters of a message
 _REPORT = 3.0  # seconds that the process which failed has for its report, before the launcher sees the others end
 
 
@@ -44,14 +45,16 @@ class Wire:
         self._decided, self._left = threading.Event(), False
         self._said = threading.Lock()
         if rank == 0:
-            self._hub = _Hub(processes, host)
+            self._hub = _Hub(host)
             store.set(_ADDRESS, json.dumps([self._hub.port, self._hub.token]))
         port, token = json.loads(store.get(_ADDRESS))
         self._socket = socket.create_connection((host, port), timeout=60)
         self._socket.settimeout(None)
-        os.register_at_fork(after_in_child=self._socket.close)  # a worker must not keep it open
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        os.register_at_fork(after_in_child=self._let_go)
         self._send(token=token, rank=rank)
-        threading.Thread(target=self._listen, name="segfast-wire", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="segfast-wire", daemon=True)
+        self._listener.start()
 
     def fail(self, error: BaseException) -> None:
         """Say that this process fails.
@@ -64,10 +67,20 @@ class Wire:
         self._decided.wait(timeout=10)
 
     def leave(self) -> None:
-        """Say that this process is done; what happens to the others is no longer its concern."""
+        """Say that this process is done; what happens to the others is no longer its concern.
+
+        Waits until the hub has heard it: the first process's goodbye is the others', and the hub ends with it.
+        """
         if not self._left:
             self._left = True
             self._send(bye=True)
+            if threading.current_thread() is not self._listener:
+                self._listener.join(timeout=5)
+
+    def _let_go(self) -> None:
+        """In a forked worker, which must not keep the connection open; the listener's file holds the socket."""
+        with contextlib.suppress(OSError):
+            os.close(self._socket.detach())
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile() as lines:
@@ -111,17 +124,17 @@ class Wire:
 class _Hub:
     """Listens to all processes; the first failure is everybody's.
 
+    Strangers may connect where `host` is no loopback. They are told nothing, and dropped when what they say is not the
+    token, or longer than one.
+
     Args:
-        processes: how many will connect.
         host: the interface to listen on, where it is the machine's own loopback; else all interfaces.
     """
 
-    def __init__(self, processes: int, host: str) -> None:
+    def __init__(self, host: str) -> None:
         """Listen."""
         self.token = secrets.token_hex(16)
-        self._processes = processes
-        loopback = host in ("localhost", "127.0.0.1", "::1")
-        self._server = socket.create_server(("127.0.0.1" if loopback else "", 0), backlog=1024)
+        self._server = _server(host)
         self.port = self._server.getsockname()[1]
         self._ranks: dict[socket.socket, int | None] = {}  # None: has not said who it is
         os.register_at_fork(after_in_child=self._close)
@@ -136,15 +149,26 @@ class _Hub:
             while time.monotonic() < self._deadline:
                 rest = self._deadline - time.monotonic()
                 for key, _ in selector.select(None if rest == float("inf") else max(rest, 0)):
-                    if key.fileobj is self._server:
-                        client, _ = self._server.accept()
-                        self._ranks[client], self._pending[client] = None, b""
-                        selector.register(client, selectors.EVENT_READ)
-                    elif not self._read(key.fileobj):  # type: ignore[arg-type]
-                        selector.unregister(key.fileobj)
-                        key.fileobj.close()  # type: ignore[union-attr]
+                    client: Any = key.fileobj
+                    if client is self._server:
+                        self._accept(selector)
+                    elif not self._read(client):
+                        selector.unregister(client)
+                        client.close()
+                        del self._pending[client]
         dead = [failure for failure in self._failures if failure["text"] is None]
         self._tell(**(dead or self._failures)[0])
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            client, _ = self._server.accept()
+        except OSError:  # gone again, or no file descriptors left
+            time.sleep(0.01)
+            return
+        client.settimeout(10)  # for what it is told: nobody may hold up the others
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._ranks[client], self._pending[client] = None, b""
+        selector.register(client, selectors.EVENT_READ)
 
     def _read(self, client: socket.socket) -> bool:
         """Take what a process says; whether it is still there."""
@@ -159,16 +183,19 @@ class _Hub:
             return False
         *lines, self._pending[client] = (self._pending[client] + data).split(b"\n")
         try:
-            return all(self._hear(client, json.loads(line)) for line in lines)
-        except (ValueError, KeyError, AttributeError):  # a stranger
-            del self._ranks[client]
-            return False
+            heard = all(self._hear(client, json.loads(line)) for line in lines)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # a stranger
+            heard = False
+        if self._ranks.get(client) is None and len(self._pending[client]) > _LONGEST:
+            heard = False
+        if not heard:
+            self._ranks.pop(client, None)
+        return heard
 
     def _hear(self, client: socket.socket, message: dict) -> bool:
         """One message; whether the connection goes on."""
         if self._ranks[client] is None:
-            if not secrets.compare_digest(str(message.get("token")), self.token):
-                del self._ranks[client]
+            if not secrets.compare_digest(str(message["token"]).encode(), self.token.encode()):
                 return False
             self._ranks[client] = message["rank"]
         elif "bye" in message:
@@ -188,10 +215,25 @@ class _Hub:
         self._deadline = min(self._deadline, time.monotonic() + _GRACE)
 
     def _tell(self, **message: Any) -> None:
+        """All that are known; last those that may end this process, and the hub with it."""
         line = json.dumps(message).encode() + b"\n"
-        for client in self._ranks:
+        last = (0, message.get("failed"))
+        known = [(rank in last, client) for client, rank in self._ranks.items() if rank is not None]
+        for _, client in sorted(known, key=lambda entry: entry[0]):
             with contextlib.suppress(OSError):
                 client.sendall(line)
+
+
+def _server(host: str) -> socket.socket:
+    """A listening socket, on a port that the system chooses."""
+    if host in ("localhost", "127.0.0.1"):
+        return socket.create_server(("127.0.0.1", 0), backlog=1024)
+    if host == "::1":
+        return socket.create_server((host, 0), family=socket.AF_INET6, backlog=1024)
+    if socket.has_dualstack_ipv6():
+        family = socket.AF_INET6
+        return socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=True)
+    return socket.create_server(("", 0), backlog=1024)
 
 
 def exit_status(error: BaseException) -> int:
@@ -206,4 +248,4 @@ def exit_status(error: BaseException) -> int:
 def one_line(error: BaseException) -> str:
     """An error's text, with its kind where it is not one of ours."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}")[:_LONGEST]

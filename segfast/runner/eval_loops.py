@@ -50,9 +50,9 @@ class _EvalLoop:
 
     def run(self) -> dict:
         """All batches, then the metrics: the one place that waits for the device."""
-        same_buffers(self.runner.model)
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
+        same_buffers(self.runner.model)  # averages that hooks have put in, too
         self.runner.model.eval()
         with fetch_ahead(self.dataloader, unwrapped(self.runner.model), self.prefetch) as batches:
             for batch_idx, data_batch in enumerate(batches):

@@ -202,8 +202,9 @@ def _number(path: Path) -> int:
 def _take_own(runner: Any, saved: Sequence[Mapping[str, Any]]) -> None:
     """What each process has for itself: its random streams, and its share of the next log line."""
     rank, processes = world()
-    if rank < len(saved):
+    if processes == len(saved):  # else some would have more to tell than others
         runner.message_hub.resume(saved[rank].get("message_hub", {}))
+    if rank < len(saved):
         set_random_state(saved[rank]["random"])
     else:
         seed_generators(runner.seed + runner.iter * processes + rank)

@@ -2,7 +2,9 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,18 +36,22 @@ def start(processes, *arguments, **environment):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         for rank in range(processes)
     ]
 
 
 def finish(workers, timeout=300):
-    """(exit status, stdout, stderr) of each; kills what is left after the timeout."""
+    """(exit status, stdout, stderr) of each; kills what is left then, or after the timeout."""
     try:
-        outputs = [worker.communicate(timeout=timeout) for worker in workers]
-    finally:
         for worker in workers:
-            worker.kill()
+            worker.wait(timeout=timeout)
+    finally:
+        for worker in workers:  # their own workers hold the pipes open
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+    outputs = [worker.communicate() for worker in workers]
     return [(worker.returncode, *texts) for worker, texts in zip(workers, outputs, strict=True)]
 
 

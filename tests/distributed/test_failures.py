@@ -44,9 +44,13 @@ def test_a_loss_that_is_not_finite_in_one_stops_all_with_its_images(tmp_path):
     assert "sample 7" in torch.load(saved, weights_only=True)["nonfinite"]["files"]
 
 
-@pytest.mark.parametrize(("processes", "rank"), [(4, 2), (2, 0)])
-def test_a_killed_process_ends_all(tmp_path, processes, rank):
-    results = fail(tmp_path, processes, "SIGKILL", rank)
+@pytest.mark.parametrize(
+    ("processes", "rank", "how"),
+    [(4, 2, "SIGKILL"), (2, 0, "SIGKILL"), (2, 1, "SIGKILL beside a worker")],
+)
+def test_a_killed_process_ends_all(tmp_path, processes, rank, how):
+    """Also where a worker of the killed process reads on for a minute, with what it inherited."""
+    results = fail(tmp_path, processes, how, rank)
     assert [result[0] for result in results] == [-9 if r == rank else 1 for r in range(processes)]
     errors = "".join(result[2] for result in results)
     assert errors.count(f"segfast: error: process {rank} {KILLED}; all processes end") == 1

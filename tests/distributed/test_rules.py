@@ -130,9 +130,53 @@ def test_strangers_do_not_disturb_the_wire():
     store = torch.distributed.HashStore()
     wire = Wire(store, 0, 1, "127.0.0.1")
     port, token = json.loads(store.get("segfast/hub"))
-    for text in (b"GET / HTTP/1.1\n\n", b'{"token": "guess", "rank": 1}\n', b"[]\n", b"\xff\n"):
+    for text in (
+        b"GET / HTTP/1.1\n\n", b'{"token": "guess", "rank": 1}\n', b"[]\n", b"\xff\n", b"{}\n",
+        '{"token": "é"}\n'.encode(), b'{"token": null}\n', b"[" * 3000 + b"\n", b"x" * 5000,
+    ):  # fmt: skip
         with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.settimeout(10)
             stranger.sendall(text)
             assert stranger.recv(10) == b""
     assert len(token) == 32
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        silent.settimeout(10)
+        wire.leave()
+        assert not wire._listener.is_alive()  # it was heard
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.recv(10)  # and strangers are told nothing
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", socket.gethostname()])
+def test_the_wire_is_reached_under_any_name_of_the_machine(host):
+    try:
+        socket.getaddrinfo(host, 0)
+        if host == "::1":
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    wire = Wire(torch.distributed.HashStore(), 0, 1, host)
     wire.leave()
+    assert not wire._listener.is_alive()
+
+
+def test_steps_of_one_slurm_job_do_not_meet(monkeypatch):
+    ports = set()
+    for step in range(4):
+        given = {
+            "PROCID": "0",
+            "NTASKS": "2",
+            "LOCALID": "0",
+            "JOB_ID": "123456",
+            "STEP_ID": str(step),
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        launch._take_variables("slurm")
+        ports.add(int(launch.os.environ["MASTER_PORT"]))
+    assert len(ports) == 4
+    assert all(20000 <= port < 32768 for port in ports)

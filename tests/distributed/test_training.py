@@ -68,7 +68,7 @@ def test_files_and_logs_are_those_of_one_process(folders, processes, case):
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (mine, alone)
     )
-    assert len(records) == len(expected) == 3
+    assert len(records) == len(expected) == 4
     for record, other in zip(records, expected, strict=True):
         assert list(record) == list(other)
         # A mean leaves NaN out: of a whole batch here, of one process's share of it there.

@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from blocks import CASES, EXACT, GO_ON, LENGTHS, SHARDED_CASES, config
+from blocks import CASES, EXACT, GO_ON, LENGTHS, SHARDED_CASES, Blocks, config
 
 import segfast
 from segfast.distributed import world
@@ -76,6 +76,33 @@ def training(folder, resumed_from=None):
     torch.save(found, folder / f"found{RANK}.pt")
 
 
+class Marked(Blocks):
+    """Writes down when the image with NaN is read."""
+
+    def __init__(self, mark, **options):
+        super().__init__(**options)
+        self.mark = mark
+
+    def __getitem__(self, index):
+        if int(index) == self.nan_at and not self.mark.exists():
+            self.mark.write_text(str(time.time()))
+        return super().__getitem__(index)
+
+
+class Slow(Blocks):
+    """Every image after the first few takes a minute to read."""
+
+    def __init__(self, after, **options):
+        super().__init__(**options)
+        self.rest = after
+
+    def __getitem__(self, index):
+        self.rest -= 1
+        if self.rest < 0:
+            time.sleep(60)
+        return super().__getitem__(index)
+
+
 class Misbehave(Hook):
     """At one iteration of one process: raises, or sends the process a signal."""
 
@@ -94,11 +121,22 @@ class Misbehave(Hook):
 def failing(folder, how, rank):
     """A training without end in which one process fails, or gets the image of a sample with NaN."""
     endless = {"type": "IterBasedTrainLoop", "max_iters": 10**6}
+    mark = folder / "failed_at"
     if how == "nan":
-        (folder / "failed_at").write_text(str(time.time()))
-        segfast.train(config(folder / "run", PROCESSES, data={"nan_at": rank}, train_cfg=endless))
-    hook = {"type": Misbehave, "how": how, "rank": rank, "mark": folder / "failed_at"}
-    segfast.train(config(folder / "run", PROCESSES, custom_hooks=[hook], train_cfg=endless))
+        data = {"type": Marked, "nan_at": rank, "mark": mark}
+        segfast.train(config(folder / "run", PROCESSES, data=data, train_cfg=endless))
+    hook = {
+        "type": Misbehave,
+        "how": how.removesuffix(" beside a worker"),
+        "rank": rank,
+        "mark": mark,
+    }
+    changes = {"custom_hooks": [hook], "train_cfg": endless}
+    if how.endswith(" beside a worker"):
+        changes["data"] = {"type": Slow, "after": 12}
+    full = config(folder / "run", PROCESSES, **changes)
+    full["train_dataloader"]["num_workers"] = int(how.endswith(" beside a worker"))
+    segfast.train(full)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def work(rank, store):
     )
     print(json.dumps([work_with(rank, counts) for counts in COUNTS]))
     torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads outlive the group, and Python's end could end one amid a tensor's
 
 
 def work_with(rank, accumulative_counts):
