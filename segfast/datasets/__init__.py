@@ -26,6 +26,7 @@ from segfast.datasets.transforms import (
     RandomFlip,
     RandomResize,
     Resize,
+    TestTimeAug,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "SampleKey",
     "SegDataLoader",
     "ShapesDataset",
+    "TestTimeAug",
     "batch_size_of",
     "build_dataloader",
     "default_collate",

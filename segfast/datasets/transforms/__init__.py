@@ -12,6 +12,7 @@ from segfast.datasets.transforms.loading import (
 from segfast.datasets.transforms.pack_inputs import PackInputs
 from segfast.datasets.transforms.photometric import PhotoMetricDistortion
 from segfast.datasets.transforms.resize import RandomResize, Resize
+from segfast.datasets.transforms.tta import TestTimeAug
 
 __all__ = [
     "BaseTransform",
@@ -27,4 +28,5 @@ __all__ = [
     "RandomFlip",
     "RandomResize",
     "Resize",
+    "TestTimeAug",
 ]
