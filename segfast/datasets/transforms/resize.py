@@ -102,8 +102,8 @@ class RandomResize(BaseTransform):
         self,
         scale: tuple,
         ratio_range: tuple[float, float] | None = None,
-        keep_ratio: bool = False,
         resize_type: str = "Resize",
+        keep_ratio: bool = False,
         **resize_kwargs: Any,
     ) -> None:
         """Build the transform once to check its arguments."""
