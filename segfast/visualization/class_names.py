@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -28,7 +29,7 @@ def draw_class_names(
     height, width = labels.shape
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(max(_LEAST_PIXELS, min(height, width) // _SHARE))
+    font = _font(max(_LEAST_PIXELS, min(height, width) // _SHARE))
     for label in np.unique(labels).tolist():
         if not 0 <= label < len(classes):
             continue
@@ -42,6 +43,14 @@ def draw_class_names(
         draw.rectangle((x, y, x + box_width - 1, y + box_height - 1), fill=colour, outline="black")
         draw.text((x + 2, y + 2), name, font=font, fill=_readable(colour))
     return np.array(canvas)
+
+
+def _font(height: int) -> Any:
+    """Pillow's own font; Pillow 10.0, or one without FreeType, has it in one size only."""
+    try:
+        return ImageFont.load_default(height)
+    except (TypeError, ImportError):
+        return ImageFont.load_default()
 
 
 def _anchor(region: np.ndarray) -> tuple[int, int]:

@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from segfast.errors import ConfigError
 from segfast.structures import PixelData, SegDataSample
@@ -148,6 +148,21 @@ def test_names_stand_on_their_regions():
     assert unnamed.shape == named.shape
     small = sample(pred=[[0, 1]])  # too small for a name
     assert made.add_datasample("a", image[:1, :2], small)[0, 0].tolist() == [0, 0, 200]
+
+
+def test_names_where_the_font_has_one_size(monkeypatch):
+    load = ImageFont.load_default
+
+    def of_one_size(*size):
+        if size:
+            raise TypeError("load_default() takes 0 positional arguments")
+        return load()
+
+    monkeypatch.setattr(ImageFont, "load_default", of_one_size)
+    made = SegLocalVisualizer(dataset_meta=META, alpha=1.0)
+    data = sample(pred=np.zeros((60, 120), np.int64).tolist())
+    drawn = made.add_datasample("a", np.zeros((60, 120, 3), np.uint8), data)
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 2
 
 
 def test_labels_of_another_size_are_brought_to_the_image():
