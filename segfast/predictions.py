@@ -35,7 +35,7 @@ def write_predictions(
     """
     names = output_names(images)
     model, pipeline, meta = load_model(checkpoint, **loading)
-    visualizer = SegLocalVisualizer(meta, alpha=0.6)
+    visualizer = SegLocalVisualizer(dataset_meta=meta, alpha=0.6)
     sources = list(names.values())
     for name, sample in zip(names, segment(model, sources, pipeline, meta), strict=True):
         labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()

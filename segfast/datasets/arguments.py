@@ -1,4 +1,4 @@
-"""Checks of a data set's arguments: folders, indices, colours, what to do with unusable files."""
+"""Checks of a data set's arguments: folders, indices, colours, storage, what to do with unusable files."""
 
 # SPDX-License-Identifier: Apache-2.0
 import os
@@ -10,6 +10,40 @@ from segfast.registry import did_you_mean
 
 _PREFIXES = ("img_path", "seg_map_path")
 _DEFAULT_PREFIX = {"img_path": "images", "seg_map_path": "masks"}
+_LOCAL = ("local", "disk", "LocalBackend", "HardDiskBackend")  # MMEngine's names for a local file
+_DECODERS = ("cv2", "pillow", "turbojpeg", "tifffile")
+
+
+def checked_backend(backend_args: Any, name: str = "backend_args") -> dict | None:
+    """A copy of MMEngine's storage arguments, which have to mean local files.
+
+    Raises:
+        ConfigError: another storage, or no dict.
+    """
+    if backend_args is None:
+        return None
+    if not isinstance(backend_args, Mapping):
+        raise ConfigError(name, f"expected None or dict(backend='local'), got {backend_args!r}")
+    backend = backend_args.get("backend", "local")
+    if backend not in _LOCAL:
+        raise ConfigError(
+            f"{name}.backend",
+            f"expected 'local', got {backend!r}: files are read from folders only; "
+            "mount that storage or copy the data, and give the folder as data_root",
+        )
+    return dict(backend_args)
+
+
+def checked_decoder(decoder: str | None) -> str | None:
+    """The name of one of MMCV's decoders.
+
+    Raises:
+        ConfigError: any other name.
+    """
+    if decoder is not None and decoder not in _DECODERS:
+        known = ", ".join(_DECODERS)
+        raise ConfigError("imdecode_backend", f"expected one of {known}, got {decoder!r}")
+    return decoder
 
 
 def checked_colors(colors: Any) -> tuple[tuple[int, ...], ...] | None:
@@ -38,30 +72,41 @@ def checked_policy(on_error: str, test_mode: bool) -> str:
 
 
 def join_prefixes(
-    data_root: str, data_prefix: Mapping[str, str | None] | None
+    data_root: str, data_prefix: Mapping[str, str | os.PathLike | None] | None
 ) -> dict[str, str | None]:
-    """Both prefixes as paths; None where there is no such folder."""
+    """All prefixes as paths; None where there is no such folder.
+
+    Other keys than `img_path` and `seg_map_path` are for subclasses that load further files.
+
+    Raises:
+        ConfigError: `img_path` is missing, a key is one of the two misspelt, or a value is no path.
+    """
     given = _DEFAULT_PREFIX if data_prefix is None else data_prefix
-    for key in given:
-        if key not in _PREFIXES:
-            hint = did_you_mean(key, _PREFIXES)
-            problem = f"expected {' and '.join(_PREFIXES)} only{hint}"
-            raise ConfigError(f"data_prefix.{key}", problem)
+    missing = [key for key in _PREFIXES if key not in given]
     folders: dict[str, str | None] = {key: None for key in _PREFIXES}
     for key, value in given.items():
-        folders[key] = None if value is None else os.path.join(data_root, os.path.expanduser(value))
+        hint = "" if key in _PREFIXES else did_you_mean(key, missing)
+        if hint:
+            raise ConfigError(f"data_prefix.{key}", f"no such key{hint}")
+        try:
+            folder = None if value is None else os.path.expanduser(os.fspath(value))
+        except TypeError:
+            problem = f"expected a path, got {value!r}"
+            raise ConfigError(f"data_prefix.{key}", problem) from None
+        folders[key] = None if folder is None else os.path.join(data_root, folder)
     if folders["img_path"] is None:
         raise ConfigError("data_prefix.img_path", "missing, it names the folder of the images")
     return folders
 
 
 def select(data_list: list[dict], indices: int | Sequence[int] | None) -> list[dict]:
-    """The first n samples, or those of a list."""
+    """The first n samples, the last n for -n, or those of a list."""
     if indices is None:
         return data_list
-    chosen = range(min(indices, len(data_list))) if isinstance(indices, int) else indices
-    for place in chosen:
+    if isinstance(indices, int):
+        return data_list[:indices] if indices >= 0 else data_list[indices:]
+    for place in indices:
         if not -len(data_list) <= place < len(data_list):
             problem = f"{place} is out of range, there are {len(data_list)} samples"
             raise ConfigError("indices", problem)
-    return [data_list[place] for place in chosen]
+    return [data_list[place] for place in indices]

@@ -4,11 +4,12 @@
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch.utils.data
 
 from segfast.datasets.arguments import (
+    checked_backend,
     checked_colors,
     checked_policy,
     join_prefixes,
@@ -46,13 +47,18 @@ class BaseSegDataset(torch.utils.data.Dataset):
             Classes that are a part of METAINFO's, or reorder them, map the others to ignored.
         data_root: folder that all other paths are relative to.
         data_prefix: dict(img_path=..., seg_map_path=...); leave seg_map_path out for images
-            without masks.
-        indices: keep the first n samples, or those of a list.
+            without masks. Further keys are folders for subclasses.
+        filter_cfg: kept for subclasses, whose `filter_data` may use it.
+        indices: keep the first n samples, the last n for -n, or those of a list.
+        serialize_data: kept for MMEngine's configs; the list of samples stays a list.
         pipeline: transforms; None loads, annotates (where there are masks) and packs.
-        test_mode: an image that the pipeline rejects is an error, not replaced by another.
+        test_mode: an image that the pipeline rejects is an error, not replaced by another. Needs
+            classes, for the metrics.
+        lazy_init: list and check the files at the first use, or in `full_init()`.
         max_refetch: how often in a row an image may be replaced.
         ignore_index: label of pixels that do not count.
         reduce_zero_label: raw label 0 is ignored and all others go down by one.
+        backend_args: kept for MMEngine's configs; None or dict(backend="local").
         label_map: raw label -> label, for example {0: 0, 255: 1}; other raw labels than those and
             `ignore_index` are an error.
         mask_colors: RGB colours, where masks are colour pictures: a pixel of the k-th colour has the
@@ -62,6 +68,7 @@ class BaseSegDataset(torch.utils.data.Dataset):
             counted and logged. A data set of `test_mode` cannot skip: its metrics would be wrong.
 
     Raises:
+        AssertionError: `test_mode` without classes.
         ConfigError: an argument does not fit; the text names the key.
         DataError: the folders or a checked mask cannot be used; the text names the file.
     """
@@ -77,23 +84,30 @@ class BaseSegDataset(torch.utils.data.Dataset):
         seg_map_suffix: Suffixes = IMAGE_SUFFIXES,
         metainfo: Mapping | None = None,
         data_root: str | os.PathLike | None = None,
-        data_prefix: Mapping[str, str | None] | None = None,
+        data_prefix: Mapping[str, str | os.PathLike | None] | None = None,
+        filter_cfg: dict | None = None,
         indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
         pipeline: Sequence[dict | Callable] | None = None,
         test_mode: bool = False,
+        lazy_init: bool = False,
         max_refetch: int = 1000,
         ignore_index: int = 255,
         reduce_zero_label: bool = False,
+        backend_args: dict | None = None,
         label_map: Mapping[int, int] | None = None,
         mask_colors: Sequence[Sequence[int]] | None = None,
         on_error: str = "raise",
     ) -> None:
-        """List the files and check a few of them."""
+        """Check the arguments; list the files and check a few of them."""
         self.data_root = os.path.expanduser(os.fspath(data_root or ""))
         self.data_prefix = join_prefixes(self.data_root, data_prefix)
         self.ann_file = os.path.join(self.data_root, ann_file) if ann_file else ""
         self.img_suffix = img_suffix
         self.seg_map_suffix = seg_map_suffix
+        self.filter_cfg = copy.deepcopy(filter_cfg)
+        self.serialize_data = serialize_data
+        self.backend_args = checked_backend(backend_args)
         self.test_mode = test_mode
         self.max_refetch = max_refetch
         self.ignore_index = ignore_index
@@ -104,8 +118,13 @@ class BaseSegDataset(torch.utils.data.Dataset):
         self.label_map = self._resolve_label_map(label_map)
         self._complete_metainfo()
         self.pipeline = Compose(self.default_pipeline() if pipeline is None else pipeline)
-        self.data_list = select(self.load_data_list(), indices)
-        self.check_data()
+        self._indices = indices
+        self._data_list: list[dict] | None = None
+        if test_mode:
+            named = self._metainfo.get("classes") is not None
+            assert named, "dataset metainfo `classes` should be specified when testing"
+        if not lazy_init:
+            self.full_init()
 
     def _resolve_label_map(self, label_map: Mapping[int, int] | None) -> dict[int, int] | None:
         classes = self._metainfo.get("classes")
@@ -162,7 +181,39 @@ class BaseSegDataset(torch.utils.data.Dataset):
         skip = self.on_error == "skip"
         check_first_masks(pairs, self.label_rule, self.mask_colors, skip)
 
+    def filter_data(self) -> list[dict]:
+        """The samples of `data_list` to keep, before `indices` chooses among them: all."""
+        return self.data_list
+
     # ---- the dataset ---------------------------------------------------------------------------
+
+    def full_init(self) -> None:
+        """List the files and check a few masks, unless that was done.
+
+        Raises:
+            ConfigError: `indices` does not fit.
+            DataError: the folders or a checked mask cannot be used; the text names the file.
+        """
+        if self._data_list is not None:
+            return
+        self._data_list = self.load_data_list()
+        try:
+            self._data_list = select(self.filter_data(), self._indices)
+            self.check_data()
+        except BaseException:
+            self._data_list = None  # the next use meets the same error, not half a list
+            raise
+
+    @property
+    def data_list(self) -> list[dict]:
+        """What `load_data_list` found; `full_init` runs first where `lazy_init` put it off."""
+        if self._data_list is None:
+            self.full_init()
+        return cast("list[dict]", self._data_list)
+
+    @data_list.setter
+    def data_list(self, data_list: list[dict]) -> None:
+        self._data_list = data_list
 
     @property
     def metainfo(self) -> dict[str, Any]:

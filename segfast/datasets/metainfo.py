@@ -27,10 +27,9 @@ def merge_metainfo(declared: Mapping, given: Mapping | None) -> dict:
     classes = merged.get("classes")
     if isinstance(classes, str):
         raise DataError(f"{classes}: no such file; metainfo.classes is a list of names or a file")
-    if classes is not None:
-        if not isinstance(classes, list | tuple) or not all(isinstance(c, str) for c in classes):
-            raise ConfigError("metainfo.classes", f"expected a list of names, got {classes!r}")
-        merged["classes"] = tuple(classes)
+    are_names = isinstance(classes, list | tuple) and all(isinstance(c, str) for c in classes)
+    if classes is not None and not are_names:
+        raise ConfigError("metainfo.classes", f"expected a list of names, got {classes!r}")
     return merged
 
 

@@ -179,7 +179,7 @@ def test_corrupt_image_names_the_file(make_folder, mask):
 def test_metainfo_is_a_copy_with_a_palette(make_folder, mask):
     data = dataset(make_folder({"a": mask}))
     meta = data.metainfo
-    assert meta["classes"] == ("a", "b", "c")
+    assert meta["classes"] == ["a", "b", "c"]
     assert meta["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     meta["palette"].clear()
     assert len(data.metainfo["palette"]) == 3
@@ -189,7 +189,7 @@ def test_classes_from_a_file_and_wrong_metainfo(make_folder, mask):
     folder = make_folder({"a": mask})
     (folder / "names.txt").write_text("x\ny\nz\n")
     data = dataset(folder, metainfo={"classes": str(folder / "names.txt")})
-    assert data.metainfo["classes"] == ("x", "y", "z")
+    assert data.metainfo["classes"] == ["x", "y", "z"]
     assert "no such file" in problem(folder, metainfo={"classes": "names.csv"})
     with pytest.raises(ConfigError, match=r"metainfo\.palette: expected 3 colours"):
         dataset(folder, metainfo={**ABC, "palette": [[0, 0, 0]]})

@@ -50,12 +50,13 @@ def test_scale_factor():
     assert Resize(scale_factor=(0.5, 2))(sample())["img_shape"] == (80, 30)
 
 
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
 @pytest.mark.parametrize("scale", [(120, 80), (180, 120), (45, 30), (30, 20)])
-def test_labels_stay_on_their_pixels(scale):
-    results = Resize(scale=scale)(sample())
+def test_labels_stay_on_their_pixels(scale, backend):
+    results = Resize(scale=scale, backend=backend)(sample())
     assert agreement(results) > 0.85
     assert set(np.unique(results["gt_seg_map"])) == {0, 1, 2}
-    flipped = Resize(scale=scale)(sample())
+    flipped = Resize(scale=scale, backend=backend)(sample())
     flipped["gt_seg_map"] = np.roll(flipped["gt_seg_map"], 3, axis=1)
     assert agreement(flipped) < agreement(results)
 
@@ -64,9 +65,19 @@ def test_uint8_bilinear_is_what_pillow_computes():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for size in [(20, 31), (77, 100)]:
         expected = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-        difference = resize_image(image, size).astype(int) - np.asarray(expected, dtype=int)
-        assert np.abs(difference).max() <= 1
-        assert resize_image(image, size).flags.c_contiguous
+        resized = resize_image(image, size, backend="pillow")
+        assert np.abs(resized.astype(int) - np.asarray(expected, dtype=int)).max() <= 1
+        assert resized.flags.c_contiguous
+        shrunk = size[0] < image.shape[0]  # where cv2 skips pixels; enlarging is the same in both
+        assert (np.abs(resize_image(image, size).astype(int) - resized).max() > 20) == shrunk
+
+
+def test_cv2_takes_the_two_nearest_pixels():
+    row = np.array([[0, 0, 90, 0, 0, 0, 0, 0, 0]], np.uint8)
+    assert resize_image(row, (1, 3)).tolist() == [[0, 0, 0]]  # centres 1, 4, 7
+    assert resize_image(row, (1, 3), backend="pillow")[0, 0] > 10
+    assert resize_image(row, (1, 6)).tolist() == [[0, 68, 0, 0, 0, 0]]  # centres 0.25, 1.75, ...
+    assert resize_image(row, (1, 3), "bicubic").tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
@@ -80,11 +91,29 @@ def test_any_dtype_and_channels(dtype, shape, interpolation):
     np.testing.assert_allclose(resized, 100, rtol=1e-6)
 
 
-def test_nearest_takes_pixel_centres():
+def test_nearest():
     row = np.arange(4)[None]
-    assert resize_nearest(row, (1, 2)).tolist() == [[1, 3]]
-    assert resize_nearest(row, (1, 8)).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
-    assert resize_nearest(row, (2, 4)).tolist() == [[0, 1, 2, 3]] * 2
+    assert resize_nearest(row, (1, 2)).tolist() == [[0, 2]]
+    assert resize_nearest(row, (1, 3)).tolist() == [[0, 1, 2]]
+    assert resize_nearest(row, (1, 2), "pillow").tolist() == [[1, 3]]
+    for backend in ("cv2", "pillow"):
+        twice = resize_nearest(row, (1, 8), backend)
+        assert twice.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
+        assert resize_nearest(row, (2, 4), backend).tolist() == [[0, 1, 2, 3]] * 2
+    labels = np.random.default_rng(0).integers(0, 9, (31, 47), dtype=np.uint8)
+    for size in [(13, 20), (64, 50)]:
+        expected = Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(resize_nearest(labels, size, "pillow"), expected)
+
+
+def test_arguments_stand_where_mmcv_has_them():
+    resize = Resize((30, 20), None, False, False, "pillow", "nearest")
+    assert (resize.backend, resize.interpolation) == ("pillow", "nearest")
+    assert "backend='pillow'" in repr(resize)
+    results = RandomResize((30, 20), (1, 1), backend="pillow")(sample())
+    expected = Resize((30, 20), backend="pillow")(sample())
+    np.testing.assert_array_equal(results["img"], expected["img"])
+    assert not np.array_equal(results["img"], Resize((30, 20))(sample())["img"])
 
 
 def test_random_resize_draws_within_the_range():
@@ -114,6 +143,7 @@ def test_random_resize_truncates_and_repeats_for_one_stream():
         (dict(type="Resize", scale=(1, 2, 3)), "scale: expected one or two positive ints"),
         (dict(type="Resize", scale=0), "scale: expected one or two positive ints"),
         (dict(type="Resize", scale=8, interpolation="area"), "interpolation: expected one of"),
+        (dict(type="Resize", scale=8, backend="tf"), "backend: expected 'cv2' or 'pillow', got"),
         (dict(type="RandomResize", scale=(4, 4)), "ratio_range: give scale"),
         (dict(type="RandomResize", scale=8, ratio_range=(1, 1), k=1), "Resize has no such argu"),
     ],

@@ -11,7 +11,10 @@ from segfast.datasets.transforms.loading import (
 )
 from segfast.datasets.transforms.pack_inputs import PackInputs
 from segfast.datasets.transforms.photometric import PhotoMetricDistortion
+from segfast.datasets.transforms.random_choice_resize import RandomChoiceResize
 from segfast.datasets.transforms.resize import RandomResize, Resize
+from segfast.datasets.transforms.resize_to_multiple import ResizeToMultiple
+from segfast.datasets.transforms.tta import TestTimeAug
 
 __all__ = [
     "BaseTransform",
@@ -23,8 +26,11 @@ __all__ = [
     "PackSegInputs",
     "Pad",
     "PhotoMetricDistortion",
+    "RandomChoiceResize",
     "RandomCrop",
     "RandomFlip",
     "RandomResize",
     "Resize",
+    "ResizeToMultiple",
+    "TestTimeAug",
 ]

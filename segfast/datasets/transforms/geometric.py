@@ -101,7 +101,7 @@ def _label_counts(labels: np.ndarray, ignore_index: int) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class RandomFlip(BaseTransform):
-    """Flip the image and every map; sets `flip` and `flip_direction`.
+    """Flip the image and every map; sets `flip`, `flip_direction` and, for maps, `swap_seg_labels`.
 
     Args:
         prob: probability; one for all directions together, or one for each.
@@ -143,6 +143,7 @@ class RandomFlip(BaseTransform):
         results["img"] = _flip(results["img"], direction)
         for name in seg_fields(results):
             results[name] = self._swap(_flip(results[name], direction))
+            results["swap_seg_labels"] = self.swap_seg_labels
         return results
 
     def _swap(self, labels: np.ndarray) -> np.ndarray:

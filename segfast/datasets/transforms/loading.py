@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 
+from segfast.datasets.arguments import checked_backend, checked_decoder
 from segfast.datasets.images import COLOR_TYPES, ColorType, read_image
 from segfast.datasets.labels import LabelRule, read_mask
+from segfast.datasets.skips import note_skip
 from segfast.datasets.transforms.base import BaseTransform, describe
 from segfast.errors import ConfigError, DataError
 from segfast.registry import TRANSFORMS
@@ -17,24 +19,55 @@ class LoadImageFromFile(BaseTransform):
     Args:
         to_float32: convert to float32, values unchanged.
         color_type: `color` (H, W, 3) uint8 BGR, `grayscale` (H, W) uint8, or `unchanged`.
+        imdecode_backend: kept for MMCV's configs, Pillow decodes; cv2, pillow, turbojpeg or tifffile.
+        file_client_args: the older name of `backend_args`.
+        ignore_empty: a file that cannot be read rejects the sample, which training replaces by
+            another one; what was replaced is counted and logged.
+        backend_args: kept for MMEngine's configs; None or dict(backend="local").
     """
 
-    def __init__(self, to_float32: bool = False, color_type: ColorType = "color") -> None:
-        """Check the colour type."""
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: ColorType = "color",
+        imdecode_backend: str | None = "cv2",
+        file_client_args: dict | None = None,
+        ignore_empty: bool = False,
+        *,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Check the colour type, the decoder's name and that files are local.
+
+        Raises:
+            ConfigError: one of them is something else.
+        """
         if color_type not in COLOR_TYPES:
             raise ConfigError(
                 "color_type", f"expected one of {', '.join(COLOR_TYPES)}, got {color_type!r}"
             )
+        if file_client_args is not None and backend_args is not None:
+            raise ConfigError("file_client_args", "is the older name of backend_args, give one")
         self.to_float32 = to_float32
         self.color_type = color_type
+        self.imdecode_backend = checked_decoder(imdecode_backend)
+        self.file_client_args = checked_backend(file_client_args, "file_client_args")
+        self.ignore_empty = ignore_empty
+        self.backend_args = checked_backend(backend_args)
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict) -> dict | None:
         """Read the file.
 
         Raises:
-            DataError: the file cannot be decoded.
+            DataError: the file cannot be decoded, and `ignore_empty` is False.
         """
-        return self._set(results, read_image(results["img_path"], self.color_type))
+        try:
+            image = read_image(results["img_path"], self.color_type)
+        except DataError as error:
+            if not self.ignore_empty:
+                raise
+            note_skip(error)
+            return None
+        return self._set(results, image)
 
     def _set(self, results: dict, image: np.ndarray) -> dict:
         results["img"] = image.astype(np.float32) if self.to_float32 else image
@@ -43,7 +76,8 @@ class LoadImageFromFile(BaseTransform):
 
     def __repr__(self) -> str:
         """The arguments."""
-        return describe(self, "to_float32", "color_type")
+        names = ("ignore_empty", "to_float32", "color_type", "imdecode_backend", "backend_args")
+        return describe(self, *names)
 
 
 @TRANSFORMS.register_module()
@@ -66,11 +100,24 @@ class LoadAnnotations(BaseTransform):
 
     Args:
         reduce_zero_label: only for use outside of a dataset; None takes the dataset's value.
+        backend_args: kept for MMEngine's configs; None or dict(backend="local").
+        imdecode_backend: kept for MMCV's configs, Pillow decodes; cv2, pillow, turbojpeg or tifffile.
     """
 
-    def __init__(self, reduce_zero_label: bool | None = None) -> None:
-        """Keep the setting."""
+    def __init__(
+        self,
+        reduce_zero_label: bool | None = None,
+        backend_args: dict | None = None,
+        imdecode_backend: str | None = "pillow",
+    ) -> None:
+        """Check the decoder's name and that files are local.
+
+        Raises:
+            ConfigError: one of them is something else.
+        """
         self.reduce_zero_label = reduce_zero_label
+        self.backend_args = checked_backend(backend_args)
+        self.imdecode_backend = checked_decoder(imdecode_backend)
 
     def transform(self, results: dict) -> dict:
         """Read the mask.
@@ -102,7 +149,7 @@ class LoadAnnotations(BaseTransform):
 
     def __repr__(self) -> str:
         """The arguments."""
-        return describe(self, "reduce_zero_label")
+        return describe(self, "reduce_zero_label", "imdecode_backend", "backend_args")
 
 
 def check_same_size(

@@ -18,6 +18,7 @@ from segfast.errors import ConfigError
 from segfast.registry import TRANSFORMS
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+BACKENDS = ("cv2", "pillow")
 _DIRECT_DTYPES = (np.uint8, np.float32, np.float64)  # the others go through float32
 
 
@@ -25,15 +26,22 @@ _DIRECT_DTYPES = (np.uint8, np.float32, np.float64)  # the others go through flo
 class Resize(BaseTransform):
     """Resize `img` and every map of `seg_fields` (nearest); sets `img_shape`, `scale_factor`.
 
-    Pixel centres are aligned in both, so a label stays on its pixel. Shrinking averages over the
-    pixels that fall together (antialiasing).
+    The numbers are those of the library that `backend` names, which does not have to be there:
+    `cv2`, what MMSegmentation's models were trained with, does not antialias, and its labels come
+    from the pixel at floor(x * old / new). `pillow` averages over the pixels that fall together when
+    shrinking, and takes labels at pixel centres, so that they stay on what the image shows.
 
     Args:
         scale: (width, height), or one int for both.
         scale_factor: factor, or (width, height) factors; instead of `scale`.
         keep_ratio: fit into `scale` (its longer side bounds the image's longer side, the shorter
             one the shorter) instead of reaching it exactly.
+        clip_object_border: kept for MMCV's configs; there are no boxes here.
+        backend: `cv2` or `pillow`.
         interpolation: `bilinear`, `bicubic` or `nearest`, for `img`.
+
+    Raises:
+        ConfigError: an argument is something else; the text names it.
     """
 
     def __init__(
@@ -41,17 +49,23 @@ class Resize(BaseTransform):
         scale: int | tuple[int, int] | None = None,
         scale_factor: float | tuple[float, float] | None = None,
         keep_ratio: bool = False,
+        clip_object_border: bool = True,
+        backend: str = "cv2",
         interpolation: str = "bilinear",
     ) -> None:
-        """Check that one of both sizes is given."""
+        """Check that one of both sizes is given, and the names."""
         if (scale is None) == (scale_factor is None):
             raise ConfigError("scale", "give either scale=(width, height) or scale_factor")
         if interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ConfigError("interpolation", f"expected one of {known}, got {interpolation!r}")
+        if backend not in BACKENDS:
+            raise ConfigError("backend", f"expected 'cv2' or 'pillow', got {backend!r}")
         self.scale = None if scale is None else pair_of_ints("scale", scale)
         self.scale_factor = scale_factor
         self.keep_ratio = keep_ratio
+        self.clip_object_border = clip_object_border
+        self.backend = backend
         self.interpolation = interpolation
 
     def transform(self, results: dict) -> dict:
@@ -63,11 +77,12 @@ class Resize(BaseTransform):
             factor = self.scale_factor
             factors = factor if isinstance(factor, tuple | list) else (factor, factor)
             scale = (int(width * factors[0] + 0.5), int(height * factors[1] + 0.5))
-        return resize_to(results, scale, self.keep_ratio, self.interpolation)
+        return resize_to(results, scale, self.keep_ratio, self.interpolation, self.backend)
 
     def __repr__(self) -> str:
         """The arguments."""
-        return describe(self, "scale", "scale_factor", "keep_ratio", "interpolation")
+        names = ("scale", "scale_factor", "keep_ratio", "clip_object_border", "backend")
+        return describe(self, *names, "interpolation")
 
 
 @TRANSFORMS.register_module()
@@ -87,8 +102,8 @@ class RandomResize(BaseTransform):
         self,
         scale: tuple,
         ratio_range: tuple[float, float] | None = None,
-        keep_ratio: bool = False,
         resize_type: str = "Resize",
+        keep_ratio: bool = False,
         **resize_kwargs: Any,
     ) -> None:
         """Build the transform once to check its arguments."""
@@ -138,7 +153,13 @@ def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
     return tuple(pair)
 
 
-def resize_to(results: dict, scale: tuple[int, int], keep_ratio: bool, interpolation: str) -> dict:
+def resize_to(
+    results: dict,
+    scale: tuple[int, int],
+    keep_ratio: bool,
+    interpolation: str = "bilinear",
+    backend: str = "cv2",
+) -> dict:
     """Resize the image and the maps in `results` to `scale` (width, height)."""
     height, width = results["img"].shape[:2]
     new_width, new_height = scale
@@ -147,9 +168,9 @@ def resize_to(results: dict, scale: tuple[int, int], keep_ratio: bool, interpola
         factor = min(max(scale) / long, min(scale) / short)
         new_width, new_height = int(width * factor + 0.5), int(height * factor + 0.5)
     new_size = max(new_height, 1), max(new_width, 1)
-    results["img"] = resize_image(results["img"], new_size, interpolation)
+    results["img"] = resize_image(results["img"], new_size, interpolation, backend)
     for name in seg_fields(results):
-        results[name] = resize_nearest(results[name], new_size)
+        results[name] = resize_nearest(results[name], new_size, backend)
     results["img_shape"] = new_size
     results["scale"] = scale
     results["scale_factor"] = (new_size[1] / width, new_size[0] / height)
@@ -158,14 +179,18 @@ def resize_to(results: dict, scale: tuple[int, int], keep_ratio: bool, interpola
 
 
 def resize_image(
-    image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear"
+    image: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str = "bilinear",
+    backend: str = "cv2",
 ) -> np.ndarray:
-    """Resize an image with antialiasing.
+    """Resize an image.
 
     Args:
         image: (H, W) or (H, W, C), any integer or float dtype.
         size: (height, width) to reach.
         interpolation: `bilinear`, `bicubic` or `nearest`.
+        backend: `cv2`, or `pillow`, which antialiases.
 
     Returns:
         The resized image, same layout and dtype; integers are rounded.
@@ -173,12 +198,17 @@ def resize_image(
     if image.shape[:2] == tuple(size):
         return image
     if interpolation == "nearest":
-        return resize_nearest(image, size)
-    values = image if image.dtype in _DIRECT_DTYPES else image.astype(np.float32)
+        return resize_nearest(image, size, backend)
+    antialias = backend == "pillow"
+    # OpenCV rounds once, behind both passes of a cubic that overshoots; torch's bytes do between.
+    through_float = image.dtype not in _DIRECT_DTYPES or (
+        image.dtype == np.uint8 and interpolation == "bicubic" and not antialias
+    )
+    values = image.astype(np.float32) if through_float else image
     channels_last = torch.from_numpy(as_writable(values)).reshape(1, *image.shape[:2], -1)
     # A channels_last view: torch resizes interleaved bytes with vector instructions, in place.
     resized = functional.interpolate(
-        channels_last.permute(0, 3, 1, 2), size=size, mode=interpolation, antialias=True
+        channels_last.permute(0, 3, 1, 2), size=size, mode=interpolation, antialias=antialias
     )
     array = resized[0].permute(1, 2, 0).numpy().reshape(*size, *image.shape[2:])
     if array.dtype == image.dtype:
@@ -187,12 +217,23 @@ def resize_image(
     return np.clip(np.rint(array), limits.min, limits.max).astype(image.dtype)
 
 
-def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Take the pixel whose area holds the new pixel's centre; (H, W, ...) to (height, width, ...)."""
+def resize_nearest(array: np.ndarray, size: tuple[int, int], backend: str = "cv2") -> np.ndarray:
+    """Take one pixel for each: at floor(x * old / new), or, `pillow`, at the new pixel's centre.
+
+    Args:
+        array: (H, W, ...).
+        size: (height, width) to reach.
+        backend: `cv2` or `pillow`.
+
+    Returns:
+        (height, width, ...), same dtype.
+    """
     if array.shape[:2] == tuple(size):
         return array
+    shift = 0.5 if backend == "pillow" else 0.0
     rows, columns = (
-        ((np.arange(new) + 0.5) * (old / new)).astype(np.intp).clip(max=old - 1)
+        # 1 / (new / old) is not old / new in floating point: OpenCV's order, bit for bit.
+        ((np.arange(new) + shift) * (1 / (new / old))).astype(np.intp).clip(max=old - 1)
         for new, old in zip(size, array.shape, strict=False)
     )
     return array.take(rows, axis=0).take(columns, axis=1)
