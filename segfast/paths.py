@@ -1,9 +1,11 @@
-"""Names of output files that come from configs, checkpoints and image names stay in the folder they are meant for."""
+"""Output files: names from configs, checkpoints and images stay in their folder, and a write that fails is one line."""
 
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from segfast.errors import UserError
+from segfast.errors import OutputError, UserError
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -30,3 +32,17 @@ def is_plain_name(name: object) -> bool:
         and name not in ("", ".", "..")
         and Path(name).name == name
     )
+
+
+@contextlib.contextmanager
+def being_written(path: Path) -> Iterator[Path]:
+    """Around the writing of a file that may fail as any may; its folder is created.
+
+    Raises:
+        OutputError: the disk is full, the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except OSError as error:
+        raise OutputError(path, error) from error

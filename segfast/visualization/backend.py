@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segfast.paths import inside
+from segfast.paths import being_written, inside
 from segfast.registry import VISBACKENDS
 
 
@@ -29,15 +29,15 @@ class LocalVisBackend:
     def add_image(self, name: str, image: np.ndarray, step: int = 0) -> Path:
         """Write an (H, W, 3) uint8 RGB picture and return its path."""
         path = inside(self.save_dir / "vis_image", f"{name}_{step}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
+        with being_written(path):
+            Image.fromarray(image).save(path)
         return path
 
     def add_scalars(self, scalars: Mapping[str, Any], step: int = 0) -> None:
         """Append one line of numbers; 0-d tensors and arrays are read."""
-        self.save_dir.mkdir(parents=True, exist_ok=True)
-        with (self.save_dir / "scalars.json").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**plain_numbers(scalars), "step": step}) + "\n")
+        text = json.dumps({**plain_numbers(scalars), "step": step}) + "\n"
+        with being_written(self.save_dir / "scalars.json") as path, path.open("a") as file:
+            file.write(text)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from segfast.errors import ConfigError
-from segfast.paths import inside
+from segfast.paths import being_written, inside
 from segfast.registry import DATASETS, VISUALIZERS, did_you_mean
 from segfast.structures import SegDataSample
 from segfast.visualization.backend import build_backends
@@ -143,8 +143,8 @@ class SegLocalVisualizer:
         elif out_file is None and self.save_dir is not None:
             out_file = inside(self.save_dir, f"{name}_{step}.png")
         if out_file is not None:
-            Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(out_file)
+            with being_written(Path(out_file)) as path:
+                Image.fromarray(picture).save(path)
         return picture
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0) -> None:
@@ -182,9 +182,9 @@ class SegLocalVisualizer:
         cell = self._cells(*rows[0])[0].shape[1] + _GAP
         for i, caption in enumerate(("image", "truth", "prediction", "errors red")):
             draw.text((2 + i * cell, 2), caption, fill="black")
-        path.parent.mkdir(parents=True, exist_ok=True)
         picture = self._with_legend(canvas)
-        picture.save(path)
+        with being_written(path):
+            picture.save(path)
         return np.asarray(picture)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 import torch
+from tiny_data import folder_config, make_folder
 from toys import ToyModel, toy_config
 
+import segfast
 from segfast.cli import FAILED, main
 from segfast.errors import ConfigError, OutputError
 from segfast.runner import Runner, atomic_file
@@ -123,3 +125,16 @@ def test_nobody_listens_any_more(tmp_path):
     assert (tmp_path / "iter_4.pth").is_file()
     assert "Iter(val)" in (tmp_path / "log.txt").read_text()
     assert done.returncode in (0, 120)  # Python's own: it could not flush at the end
+
+
+def test_pictures_on_a_full_disk(tmp_path):
+    """They are drawn by default; the last good checkpoint is named, too."""
+    make_folder(tmp_path / "data")
+    config = folder_config(tmp_path / "data")
+    config["train_cfg"] = {"max_iters": 6, "val_interval": 3}
+    config["default_hooks"] = {"checkpoint": {"interval": 2}}
+    (tmp_path / "run/pictures").mkdir(parents=True)
+    (tmp_path / "run/pictures/val_iter_3.png").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"val_iter_3\.png: No space left on device") as caught:
+        segfast.train(config, work_dir=tmp_path / "run")
+    assert f"resume=True goes on from {tmp_path / 'run/iter_2.pth'}" in str(caught.value)
