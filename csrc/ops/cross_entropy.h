@@ -60,12 +60,16 @@ inline PixelView view_logits(const Tensor& logits) {
   return view;
 }
 
-// A gradient has no gaps where its logits have some, so it may fold into one row: cut that row as the logits are cut.
-inline PixelGrid with_rows_of(PixelGrid grad, const PixelGrid& logits) {
-  if (grad.H == 1 && logits.H > 1) grad.stride_h = logits.W * grad.stride_w;
-  grad.H = logits.H;
-  grad.W = logits.W;
-  return grad;
+// Logits and their gradient lie in memory each in its own way: the gradient has no gaps, and may order its dimensions
+// otherwise. Where one of them folds into one row and the other does not, that row is cut as the other is.
+inline void cut_alike(PixelGrid* a, PixelGrid* b) {
+  const auto cut = [](PixelGrid* row, const PixelGrid& rows) {
+    row->H = rows.H;
+    row->W = rows.W;
+    row->stride_h = rows.W * row->stride_w;
+  };
+  if (a->H == 1 && b->H != 1) cut(a, *b);
+  if (b->H == 1 && a->H != 1) cut(b, *a);
 }
 
 struct MapView {

@@ -214,3 +214,37 @@ def test_scale_gradient(emulated, dtype, count):
     assert torch.equal(scaled, gradient)
     emulated.scale_gradient_(scaled, torch.tensor(6.0))
     assert torch.equal(scaled, (gradient.float() * 6).to(dtype))
+
+
+# As in tests/ops/test_cross_entropy.py: one of logits and gradient folds into one row, the other does not.
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ((1, 3, 4, 4), (0, 2, 4, 1)),
+        ((2, 2, 2, 2), (0, 6, 8, 4)),
+        ((2, 19, 4, 40), (50, 45, 80, 2)),
+        ((2, 5, 4, 8), (0, 20, 8, 1)),
+        ((2, 3, 4, 5), (120, 40, 10, 2)),
+        ((2, 3, 4, 5), (200, 1, 24, 4)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_folds_otherwise_than_logits(emulated, shape, strides, dtype):
+    size = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    logits = torch.randn(size).to(dtype).as_strided(shape, strides)
+    target = labels((shape[0], *shape[2:]), shape[1])
+    check(emulated, logits, target)
+    args = (logits, target, None, None, 255)
+    for reduction in (1, 2):
+        _, stats, weight_sum, _ = emulated.cross_entropy(*args, reduction, 0.0, False)
+        grad = emulated.cross_entropy_backward(
+            torch.ones(()), *args[:4], stats, weight_sum, 255, reduction, 0.0
+        )
+        leaf = logits.float().contiguous().requires_grad_()
+        mean_or_sum = "mean" if reduction == 1 else "sum"
+        loss = torch.nn.functional.cross_entropy(
+            leaf, target.long(), ignore_index=255, reduction=mean_or_sum
+        )
+        (expected,) = torch.autograd.grad(loss, leaf)
+        close(grad.float(), expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
