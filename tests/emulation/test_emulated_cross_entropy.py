@@ -248,3 +248,17 @@ def test_gradient_folds_otherwise_than_logits(emulated, shape, strides, dtype):
         )
         (expected,) = torch.autograd.grad(loss, leaf)
         close(grad.float(), expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
+
+
+def test_weight_of_an_absent_class_does_not_matter(emulated):
+    logits, target = torch.randn(2, 3, 4, 8), torch.randint(1, 3, (2, 4, 8), dtype=torch.uint8)
+    for absent in (math.inf, math.nan):
+        weight = torch.tensor([absent, 1.0, 2.0])
+        args = (logits, target, weight, None, 255, 1, 0.0, True)
+        expected = emulated.cross_entropy_with_gradient(
+            logits, target, torch.tensor([0.5, 1.0, 2.0]), *args[3:]
+        )
+        for one, other in zip(
+            emulated.cross_entropy_with_gradient(*args), expected, strict=True
+        ):
+            assert torch.equal(one, other)

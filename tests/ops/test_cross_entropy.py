@@ -189,6 +189,20 @@ def test_gradient_reaches_what_a_view_overlaps(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [math.inf, math.nan])
+def test_weight_of_an_absent_class_does_not_matter(device, weight, reduction):
+    """Inverse frequencies have an infinite one for each class that no pixel has."""
+    logits = torch.randn(2, 3, 4, 5, device=device)
+    target = torch.randint(1, 3, (2, 4, 5), device=device)
+    options = {"weight": torch.tensor([weight, 1.0, 2.0], device=device), "reduction": reduction}
+    actual = loss_and_grad(cross_entropy, logits, target, **options)
+    expected = loss_and_grad(cross_entropy_reference, logits, target, **options)
+    assert expected[0].isfinite().all()
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_degenerate(device):
     logits = torch.randn(2, 3, 4, 4, device=device, requires_grad=True)
     ignored = torch.full((2, 4, 4), 255, dtype=torch.uint8, device=device)
