@@ -15,6 +15,7 @@ import torch
 from segfast.errors import LabelError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+_VECTOR_TOO_LONG = "cannot create std::vector larger"  # how the C++ library words it
 
 
 def call_checked(op: Any, *args: Any) -> Any:
@@ -31,7 +32,10 @@ def call_checked(op: Any, *args: Any) -> Any:
             raise LabelError(
                 text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
             ) from None
-        raise explained(error) from None
+        better = explained(error)
+        if better is error:
+            raise
+        raise better from error
 
 
 def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | ValueError:
@@ -45,7 +49,7 @@ def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | 
         torch's message otherwise; `error` itself if it says enough, or if torch is too old to tell.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or "std::vector" in text:
+    if isinstance(error, MemoryError) or text.startswith(_VECTOR_TOO_LONG):
         return torch.OutOfMemoryError(
             "segfast: out of memory for an operator's working arrays (hint: smaller or fewer images)"
         )
