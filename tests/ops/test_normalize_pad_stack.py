@@ -156,6 +156,20 @@ def test_opcheck(device):
         torch.library.opcheck(torch.ops.segfast.normalize_pad_stack.default, (batch, *args))
 
 
+class Normalize(torch.nn.Module):
+    def forward(self, image):
+        return normalize_pad_stack([image], MEAN, STD)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_dynamic_sides(strict):
+    """No check may bound a dynamic size; the operator checks it when it runs."""
+    sides = {1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
+    (example, other) = images([(9, 11), (30, 7)])
+    program = torch.export.export(Normalize(), (example,), dynamic_shapes=(sides,), strict=strict)
+    assert torch.equal(program.module()(other), Normalize()(other))
+
+
 def test_compile():
     batch = images([(5, 7), (6, 4)])
     compiled = torch.compile(normalize_pad_stack, fullgraph=True)
