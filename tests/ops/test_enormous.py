@@ -4,6 +4,9 @@ neither overflows, nor ends the process, nor walks for hours over rows of nothin
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import re
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,3 +163,21 @@ def test_buffers_are_refused():
             pack_tensors(tensors, buffer)
     with pytest.raises(RuntimeError, match="at least 1099511627776 bytes"):
         pack_tensors([labels(HUGE)], buffer)
+
+
+@sanitized
+def test_counts_of_many_small_images_are_not_many():
+    """A matrix for every task, not for every image: 720 MB of them."""
+    x, y = logits(4000, 150, 1, 1), labels(4000, 2, 2)
+    ops.upsample_confusion_matrix(x[:64], y[:64])  # threads and their memory
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs Linux")
+    used = int(re.search(r"VmSize:\s+(\d+)", status.read_text())[1]) * 1024
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, before[1]))
+    try:
+        counts = ops.upsample_confusion_matrix(x, y)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert counts[0, 0] == counts.sum() == 16000
