@@ -7,10 +7,12 @@ running out of memory would read "API call failed". The message is kept for the 
 # SPDX-License-Identifier: Apache-2.0
 
 import ctypes
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from segfast.errors import LabelError
 
@@ -36,6 +38,17 @@ def call_checked(op: Any, *args: Any) -> Any:
         if better is error:
             raise
         raise better from error
+
+
+def refuse_tangents(op: str, tensors: Iterable[torch.Tensor]) -> None:
+    """Forward-mode derivatives would be dropped without a word: an operator here has gradients only."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"segfast::{op} has no forward-mode derivative (hint: torch.func.grad or backward(), or the *_reference "
+            "function)"
+        )
 
 
 def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | ValueError:

@@ -2,7 +2,8 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -77,6 +78,17 @@ def check_sides(op: str, sides: Sequence[int], longest: int = LONGEST_SIDE) -> N
             raise ValueError(
                 f"segfast::{op}: expected heights and widths of at most {longest}, got {side}"
             )
+
+
+def two_sides(op: str, size: Sequence[int]) -> tuple[int, int]:
+    """`size` as (H, W), or a ValueError where it is anything but two whole numbers."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral | torch.SymInt) for side in sides):
+        raise ValueError(
+            f"segfast::{op}: expected size (H, W), two whole numbers, got {size} (hint: image.shape[-2:])"
+        )
+    height, width = sides
+    return height, width
 
 
 def counts_to_fill(op: str, out: Tensor | None, num_classes: int, device: torch.device) -> Tensor:

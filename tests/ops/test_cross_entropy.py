@@ -382,3 +382,14 @@ def test_no_second_derivative():
     )
     with pytest.raises(NotImplementedError, match="no second derivative"):
         grad.sum().backward()
+
+
+def test_no_forward_derivative():
+    logits, target = torch.randn(2, 3), torch.tensor([0, 1])
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: cross_entropy(x, target), (logits,), (logits,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, logits)
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            cross_entropy(dual, target)
+        cross_entropy(logits, target)
