@@ -165,6 +165,15 @@ def test_buffers_are_refused():
         pack_tensors([labels(HUGE)], buffer)
 
 
+def test_products_of_sizes_of_nothing_do_not_overflow():
+    nothing = torch.empty(0, 1, 1).expand(0, HUGE, HUGE)
+    for tensor in (nothing, nothing.as_strided(nothing.shape, (1, HUGE, 1))):
+        layout = packed_layout([tensor, torch.ones(3)])
+        assert layout.num_bytes == 256
+        assert layout.strides[0] == tensor.stride()
+        pack_tensors([tensor], torch.zeros(0, dtype=torch.uint8))
+
+
 @sanitized
 def test_counts_of_many_small_images_are_not_many():
     """A matrix for every task, not for every image: 720 MB of them."""
