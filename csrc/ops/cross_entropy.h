@@ -11,7 +11,7 @@ namespace segfast {
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbering
 
 // A task keeps a row of every class, and the product of two sides has to fit into 62 bits. As in segfast/ops/_checks.py.
-constexpr int64_t kMostClasses = 1 << 24, kLongestResized = 1 << 24;
+constexpr int64_t kLongestResized = 1 << 24;
 
 struct PixelView {
   Tensor

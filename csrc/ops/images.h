@@ -33,8 +33,10 @@ inline BatchSize check_images(const char* op, const std::vector<Tensor>& images,
     batch.W = size[1];
   }
   STD_TORCH_CHECK(std::max(batch.H, batch.W) <= kLongestSide, "segfast::", op,
-                  ": expected a batch with sides of at most ", kLongestSide, ", got ", batch.H,
-                  " x ", batch.W);
+                  ": expected heights and widths of at most ", kLongestSide, ", got ",
+                  std::max(batch.H, batch.W));
+  STD_TORCH_CHECK(batch.C <= kMostClasses, "segfast::", op, ": expected at most ", kMostClasses,
+                  " channels, got ", batch.C);
   return batch;
 }
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-# As in csrc. Columns and classes are numbered in 32 bits; a task of a resize keeps a row of every class.
-LONGEST_SIDE = 2**31 - 1
+# As in csrc. Columns and their bytes are numbered in 32 bits; a task of a resize keeps a row of every class.
+LONGEST_SIDE = 2**28
 LONGEST_RESIZED = MOST_CLASSES = 2**24
 LOGIT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
