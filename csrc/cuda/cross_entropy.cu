@@ -408,6 +408,10 @@ void scale_gradient_(Tensor gradient, const Tensor& grad_loss) {
   STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(gradient.const_data_ptr()) % 16 == 0 &&
                       grad_loss.numel() == 1 && grad_loss.scalar_type() == ScalarType::Float,
                   "segfast::scale_gradient_: expected an aligned gradient and one float32");
+  STD_TORCH_CHECK(is_logit_type(element_of(gradient)) && is_dense(gradient),
+                  "segfast::scale_gradient_: expected a floating-point gradient without gaps, got ",
+                  shape_text(gradient));
+  check_memory_of("scale_gradient_", gradient, grad_loss);
   if (count == 0) return;
   with_logit_type(gradient, [&](auto zero) {
     using S = decltype(zero);

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -72,6 +73,21 @@ inline void cut_alike(PixelGrid* a, PixelGrid* b) {
   if (b->H == 1 && a->H != 1) cut(b, *a);
 }
 
+// Whether the elements fill one piece of memory, each place once, in any order of the dimensions.
+inline bool is_dense(const Tensor& t) {
+  if (t.numel() == 0) return true;
+  std::vector<std::pair<int64_t, int64_t>> sides;  // stride, size
+  for (int64_t d = 0; d < t.dim(); ++d)
+    if (t.size(d) != 1) sides.emplace_back(t.stride(d), t.size(d));
+  std::sort(sides.begin(), sides.end());
+  int64_t elements = 1;
+  for (const auto& [stride, size] : sides) {
+    if (stride != elements) return false;
+    elements *= size;
+  }
+  return true;
+}
+
 struct MapView {
   Tensor tensor;
   PixelMap map;
@@ -134,6 +150,7 @@ inline void check_cross_entropy(const char* op, const Tensor& logits, const Tens
                                     pixel_weight->scalar_type() == arithmetic_type(logits)),
                   "segfast::", op,
                   ": expected pixel_weight of target's shape in the arithmetic type");
+  check_memory_of(op, logits, target, weight, pixel_weight);
 }
 
 // For logits and target of one size: target has logits' shape without the classes.
@@ -163,6 +180,7 @@ inline void check_upstream(const char* op, const Tensor& logits, const Tensor& t
   STD_TORCH_CHECK(weight_sum.numel() == 1 && weight_sum.scalar_type() == type, "segfast::", op,
                   ": expected weight_sum as the forward pass gave it, got ",
                   shape_text(weight_sum));
+  check_memory_of(op, logits, grad_loss, weight_sum);
 }
 inline void check_stats(const char* op, const Tensor& logits, const Tensor& stats,
                         const std::vector<int64_t>& shape) {
@@ -172,6 +190,7 @@ inline void check_stats(const char* op, const Tensor& logits, const Tensor& stat
   STD_TORCH_CHECK(fits && stats.is_contiguous() && stats.scalar_type() == arithmetic_type(logits),
                   "segfast::", op, ": expected stats as the forward pass gave them, got ",
                   shape_text(stats));
+  check_memory(op, logits, stats);
 }
 
 inline void check_upsample(const char* op, const Tensor& logits, const Tensor& target) {

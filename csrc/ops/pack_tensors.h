@@ -45,6 +45,7 @@ inline std::vector<int64_t> memory_order(const Tensor& t) {
 
 // The copy keeps the order of the tensor's dimensions in memory, so that a dense tensor keeps its strides.
 inline PackedTensor packed_tensor(const Tensor& t, int64_t offset) {
+  STD_TORCH_CHECK(t.is_cpu(), "segfast::pack_tensors: expected tensors on the CPU");
   PackedTensor packed{static_cast<const char*>(t.const_data_ptr()),
                       offset,
                       0,

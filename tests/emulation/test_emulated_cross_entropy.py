@@ -216,6 +216,20 @@ def test_scale_gradient(emulated, dtype, count):
     assert torch.equal(scaled, (gradient.float() * 6).to(dtype))
 
 
+def test_scale_gradient_takes_any_order_and_no_gaps(emulated):
+    gradient = torch.randn(2, 5, 4, 8)
+    last = gradient.contiguous(memory_format=torch.channels_last)
+    emulated.scale_gradient_(last, torch.tensor(3.0))
+    assert torch.equal(last, gradient * 3)
+    before = gradient.clone()
+    for wrong in (gradient[:, :, :, :4], gradient[:, ::2], gradient[:1].expand(2, 5, 4, 8)):
+        with pytest.raises(RuntimeError, match="without gaps"):
+            emulated.scale_gradient_(wrong, torch.tensor(3.0))
+    assert torch.equal(gradient, before)
+    with pytest.raises(RuntimeError, match="floating-point gradient"):
+        emulated.scale_gradient_(torch.ones(8, dtype=torch.int32), torch.tensor(3.0))
+
+
 # As in tests/ops/test_cross_entropy.py: one of logits and gradient folds into one row, the other does not.
 @pytest.mark.parametrize(
     ("shape", "strides"),
