@@ -208,6 +208,20 @@ def test_weight_of_an_absent_class_does_not_matter(device, size, weight, reducti
     torch.testing.assert_close((*actual, alone), (*expected, expected[0]), rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(8, 10), (4, 5)])
+def test_training_step_on_unaligned_memory(size):
+    """As torch.frombuffer may lay it out: read through a copy, and the gradient lies as it always does."""
+    logits, target = torch.randn(2, 3, 4, 5), random_labels((2, *size), 3)
+    raw = bytearray(1) + bytearray(logits.numpy().tobytes())
+    odd = torch.frombuffer(raw, dtype=torch.float32, offset=1).view(logits.shape)
+    options = {"ignore_index": 255}
+    expected = loss_and_grad(upsample_cross_entropy, logits, target, **options)
+    for ours, wanted in zip(
+        loss_and_grad(upsample_cross_entropy, odd, target, **options), expected, strict=True
+    ):
+        assert torch.equal(ours, wanted)
+
+
 def test_no_forward_derivative():
     logits, target = torch.randn(2, 3, 4, 5), torch.zeros(2, 8, 10, dtype=torch.long)
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
