@@ -105,7 +105,9 @@ def memory(draw, shape, dtype, most=5):
         return filled([sum(shape) + 1], dtype, seed, most).as_strided(shape, [1] * len(shape))
     if kind in ("strided", "folding"):  # strides that no sequence of views gives
         strides = [*draw(st.tuples(*[st.integers(0, 5)] * len(shape)))]
-        if kind == "folding" and len(shape) > 1:  # rows that follow each other, whatever lies between
+        if (
+            kind == "folding" and len(shape) > 1
+        ):  # rows that follow each other, whatever lies between
             strides[-2] = shape[-1] * strides[-1]
         last = sum(max(0, n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         offset = draw(st.integers(0, 3))

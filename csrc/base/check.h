@@ -76,11 +76,10 @@ void align_all(Tensors*... tensors) {
 inline void check_memory(const char* op, const Tensor& first, const Tensor& t) {
   STD_TORCH_CHECK(t.device() == first.device(), "segfast::", op,
                   ": expected all tensors on one device");
-  STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(t.const_data_ptr()) %
-                          static_cast<uintptr_t>(t.element_size()) ==
-                      0,
-                  "segfast::", op,
-                  ": expected memory that is aligned for its elements (hint: tensor.clone())");
+  STD_TORCH_CHECK(
+      reinterpret_cast<uintptr_t>(t.const_data_ptr()) % static_cast<uintptr_t>(t.element_size()) ==
+          0,
+      "segfast::", op, ": expected memory that is aligned for its elements (hint: tensor.clone())");
 }
 inline void check_memory(const char* op, const Tensor& first, const std::optional<Tensor>& t) {
   if (t) check_memory(op, first, *t);

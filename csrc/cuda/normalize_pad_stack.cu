@@ -369,9 +369,9 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
                                     : torch::headeronly::MemoryFormat::Contiguous;
   const torch::stable::Device device(torch::headeronly::DeviceType::CUDA,
                                      images[0].get_device_index());
-  Tensor out = torch::stable::empty(
-      {static_cast<int64_t>(images.size()), size_of.C, size_of.H, size_of.W}, out_scalar,
-      std::nullopt, device, std::nullopt, format);
+  Tensor out =
+      torch::stable::empty({static_cast<int64_t>(images.size()), size_of.C, size_of.H, size_of.W},
+                           out_scalar, std::nullopt, device, std::nullopt, format);
   if (out.numel() == 0) return out;
   const Output o{out.stride(0),
                  out.stride(1),

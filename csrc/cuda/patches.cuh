@@ -31,10 +31,10 @@ inline PatchGrid patch_grid(const char* op, const PixelGrid& grid, int64_t H, in
                 across = (most_pixels(cols) + side - 1) / side;
   // Of one image: sides are at most 2^24, and so are the patches of all cells down or across, but for a factor of 4.
   const int64_t of_image = H * W == 0 ? 0 : (grid.H + 1) * down * ((grid.W + 1) * across);
-  STD_TORCH_CHECK((of_image == 0 || grid.N <= INT32_MAX / of_image) &&
-                      std::max(H, W) <= kMostPixels,
-                  "segfast::", op, ": a result of (N, H, W) = (", grid.N, ", ", H, ", ", W,
-                  ") is too large for one call (hint: split the batch)");
+  STD_TORCH_CHECK(
+      (of_image == 0 || grid.N <= INT32_MAX / of_image) && std::max(H, W) <= kMostPixels,
+      "segfast::", op, ": a result of (N, H, W) = (", grid.N, ", ", H, ", ", W,
+      ") is too large for one call (hint: split the batch)");
   return {grid,
           rows,
           cols,

@@ -180,7 +180,8 @@ inline void check_upstream(const char* op, const Tensor& logits, const Tensor& t
   STD_TORCH_CHECK(weight_sum.numel() == 1 && weight_sum.scalar_type() == type, "segfast::", op,
                   ": expected weight_sum as the forward pass gave it, got ",
                   shape_text(weight_sum));
-  check_memory(op, logits, grad_loss);  // not the logits: of them scale_gradient takes the shape only
+  // Not the logits themselves: scale_gradient takes no more than their shape.
+  check_memory(op, logits, grad_loss);
   check_memory(op, logits, weight_sum);
 }
 inline void check_stats(const char* op, const Tensor& logits, const Tensor& stats,

@@ -62,7 +62,7 @@ def check_classes(op: str, logits: Tensor) -> None:
 
 
 def check_class_count(op: str, count: int, kind: str = "classes") -> None:
-    """As many classes (or channels) as the kernels have room for; they check themselves what is compiled or exported."""
+    """As many classes (or channels) as the kernels have room for; they check what is compiled or exported."""
     if torch.compiler.is_compiling():
         return
     if count > MOST_CLASSES:
@@ -70,7 +70,7 @@ def check_class_count(op: str, count: int, kind: str = "classes") -> None:
 
 
 def check_sides(op: str, sides: Sequence[int], longest: int = LONGEST_SIDE) -> None:
-    """Rows and columns that the kernels can number; they check themselves what is compiled or exported."""
+    """Rows and columns that the kernels can number; they check what is compiled or exported."""
     if torch.compiler.is_compiling():  # a comparison would bound a dynamic size
         return
     for side in sides:

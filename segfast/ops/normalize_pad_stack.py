@@ -67,8 +67,8 @@ def normalize_pad_stack(
         (N, C, H, W) in `dtype`, bit-identical to `(image.float() - mean) / std` padded, stacked and rounded.
 
     Raises:
-        ValueError: no images, differing channel counts or devices, a `size` that is not two whole numbers or smaller than
-            an image, mean without std, a std that is 0, a mean, std or pad_value that float32 cannot hold.
+        ValueError: no images, differing channel counts or devices, a `size` that is not two whole numbers or smaller
+            than an image, mean without std, a std that is 0, a mean, std or pad_value that float32 cannot hold.
         TypeError: a dtype that is not listed above.
 
     Note:
@@ -149,8 +149,8 @@ def _batch_size(
     rows, columns = two_sides("normalize_pad_stack", size)
     if height > rows or width > columns:
         raise ValueError(
-            f"{_NAME}: expected images no larger than size {(rows, columns)}, got {(height, width)} (hint: padding never "
-            "crops; crop or resize in the pipeline, or use size_divisor)"
+            f"{_NAME}: expected images no larger than size {(rows, columns)}, got {(height, width)} (hint: padding "
+            "never crops; crop or resize in the pipeline, or use size_divisor)"
         )
     return int(rows), int(columns)
 

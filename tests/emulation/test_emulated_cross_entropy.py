@@ -272,7 +272,5 @@ def test_weight_of_an_absent_class_does_not_matter(emulated):
         expected = emulated.cross_entropy_with_gradient(
             logits, target, torch.tensor([0.5, 1.0, 2.0]), *args[3:]
         )
-        for one, other in zip(
-            emulated.cross_entropy_with_gradient(*args), expected, strict=True
-        ):
+        for one, other in zip(emulated.cross_entropy_with_gradient(*args), expected, strict=True):
             assert torch.equal(one, other)

@@ -116,9 +116,7 @@ def check_loss(name, logits, target, options):
     # Losses and gradients of pixels may cancel, or be 0 for one class: what rounds are the terms of the sum.
     pixels = 1 if options["reduction"] == "mean" else target.numel()
     terms = [
-        1 + t.abs().max().double()
-        for t in (upstream, *factors)
-        if t is not None and t.numel()
+        1 + t.abs().max().double() for t in (upstream, *factors) if t is not None and t.numel()
     ]
     rounding = torch.stack(terms).prod() * pixels / 10
     scale = 1 + expected.detach().abs().max() + rounding
