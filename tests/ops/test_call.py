@@ -48,7 +48,11 @@ def test_stacks_of_torch_are_kept():
     )
     environment = os.environ | {"TORCH_SHOW_CPP_STACKTRACES": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     assert done.stdout
     assert "OutOfMemory" not in done.stdout
