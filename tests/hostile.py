@@ -32,6 +32,7 @@ KINDS = [
     "scalar",
     "overlap",
     "strided",
+    "folding",
     "offset",
     "unaligned",
 ]
@@ -102,8 +103,12 @@ def memory(draw, shape, dtype, most=5):
         return filled([1] * len(shape), dtype, seed, most).expand(shape)
     if kind == "overlap":  # every stride 1: neighbours share memory
         return filled([sum(shape) + 1], dtype, seed, most).as_strided(shape, [1] * len(shape))
-    if kind == "strided":  # strides that no sequence of views gives
-        strides = draw(st.tuples(*[st.integers(0, 5)] * len(shape)))
+    if kind in ("strided", "folding"):  # strides that no sequence of views gives
+        strides = [*draw(st.tuples(*[st.integers(0, 5)] * len(shape)))]
+        if (
+            kind == "folding" and len(shape) > 1
+        ):  # rows that follow each other, whatever lies between
+            strides[-2] = shape[-1] * strides[-1]
         last = sum(max(0, n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         offset = draw(st.integers(0, 3))
         return filled([last + 1 + offset], dtype, seed, most).as_strided(shape, strides, offset)

@@ -72,6 +72,24 @@ void align_all(Tensors*... tensors) {
   (align(tensors), ...);
 }
 
+// Kernels read all tensors on one device, by loads of whole elements.
+inline void check_memory(const char* op, const Tensor& first, const Tensor& t) {
+  STD_TORCH_CHECK(t.device() == first.device(), "segfast::", op,
+                  ": expected all tensors on one device");
+  STD_TORCH_CHECK(
+      reinterpret_cast<uintptr_t>(t.const_data_ptr()) % static_cast<uintptr_t>(t.element_size()) ==
+          0,
+      "segfast::", op, ": expected memory that is aligned for its elements (hint: tensor.clone())");
+}
+inline void check_memory(const char* op, const Tensor& first, const std::optional<Tensor>& t) {
+  if (t) check_memory(op, first, *t);
+}
+template <class... Tensors>
+void check_memory_of(const char* op, const Tensor& first, const Tensors&... others) {
+  check_memory(op, first, first);
+  (check_memory(op, first, others), ...);
+}
+
 inline std::string shape_text(const Tensor& t) {
   std::string text = "(";
   for (int64_t d = 0; d < t.dim(); ++d) text += (d ? ", " : "") + std::to_string(t.size(d));

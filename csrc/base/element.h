@@ -5,8 +5,9 @@
 
 namespace segfast {
 
-// The longest side of an image, map or prediction: columns are numbered in 32 bits. LONGEST_SIDE of segfast/ops/_checks.py.
-constexpr int64_t kLongestSide = INT32_MAX;
+// The longest side of an image or map, and the most classes or channels; as in segfast/ops/_checks.py. Columns are numbered in
+// 32 bits, where there must be room for three strides beyond the last, and for the bytes of a row of 8-byte elements.
+constexpr int64_t kLongestSide = 1 << 28, kMostClasses = 1 << 24;
 
 enum class Element : int {
   kFloat,

@@ -1,7 +1,8 @@
 /* The loss of one pixel, once its softmax is known: one truth for both backends.
    Math     loss = pixel_weight [ alpha_y (lse - x_y) + sum_c beta_c (lse - x_c) ],  lse = max + log_sum
             alpha_c = (1 - smoothing) weight_c,  beta_c = smoothing / C weight_c
-   Numerics differences to the maximum only: logits of any size are safe
+   Numerics differences to the maximum only: logits of any size are safe, as long as float32 holds their differences in
+            base 2, times log2 e: up to 2.3e38
    Source   torch.nn.functional.cross_entropy, definition of label_smoothing */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -78,10 +78,11 @@ Tensor cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target,
   const Reduction reduction = check_reduction(op, reduction_code);
   check_upstream(op, logits, target, grad_loss, weight_sum, reduction);
   check_stats(op, logits, stats, stats_shape(target));
-  const PixelView view = view_logits(logits);
-  const PixelGrid& g = view.grid;
+  PixelView view = view_logits(logits);
   Tensor grad = on_large_pages(torch::stable::empty_like(view.tensor));
-  const PixelGrid grad_grid = with_rows_of(view_logits(grad).grid, g);
+  PixelGrid grad_grid = view_logits(grad).grid;
+  cut_alike(&view.grid, &grad_grid);
+  const PixelGrid& g = view.grid;
   const MapView labels = view_map(target, g);
   const MapView weights = pixel_weight ? view_map(*pixel_weight, g) : MapView{};
   const ClassFactors factors(logits, weight, g.C, label_smoothing);

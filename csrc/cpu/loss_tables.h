@@ -23,7 +23,8 @@ class ClassFactors {
       if (weight)
         w = is_double ? static_cast<const double*>(weight->const_data_ptr())[c]
                       : static_cast<const float*>(weight->const_data_ptr())[c];
-      const ClassFactor<double> factor = class_factor(w, smoothing, num_classes);
+      ClassFactor<double> factor = class_factor(w, smoothing, num_classes);
+      if (smoothing == 0) factor.beta = 0;  // also of an infinite weight, whose class may be absent
       append(is_double, w, factor.alpha, factor.beta);
       beta_sum += factor.beta;
     }

@@ -23,18 +23,12 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
   const BatchSize batch = check_images("normalize_pad_stack", images, size, 1);
   const int64_t N = static_cast<int64_t>(images.size()), C = batch.C, H = batch.H, W = batch.W;
   const bool normalize = !mean.empty();
-  STD_TORCH_CHECK(
-      !normalize || (static_cast<int64_t>(mean.size()) == C && std.size() == mean.size()),
-      "segfast::normalize_pad_stack: expected one mean and one std per channel");
-  const auto out_scalar = static_cast<ScalarType>(dtype);
+  const ScalarType out_scalar = check_normalization(mean, std, C, dtype);
   const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                     : torch::headeronly::MemoryFormat::Contiguous;
   Tensor out = on_large_pages(torch::stable::empty({N, C, H, W}, out_scalar, std::nullopt,
                                                    std::nullopt, std::nullopt, format));
   const Element out_element = element_of(out);
-  STD_TORCH_CHECK(out_element == Element::kFloat || out_element == Element::kHalf ||
-                      out_element == Element::kBFloat16,
-                  "segfast::normalize_pad_stack: expected dtype float32, float16 or bfloat16");
   const int out_type = out_element == Element::kFloat ? 0 : (out_element == Element::kHalf ? 1 : 2);
   const int64_t in_bytes = images[0].element_size(), out_bytes = out.element_size();
   const int64_t row_stride = channels_last ? W * C : W, channel_stride = channels_last ? 1 : H * W,

@@ -104,6 +104,7 @@ Tensor packed_layout(std::vector<Tensor> tensors) {
 }
 
 void pack_tensors_(Tensor buffer, std::vector<Tensor> tensors) {
+  STD_TORCH_CHECK(buffer.is_cpu(), "segfast::pack_tensors_: expected tensors on the CPU");
   const PackedList list(tensors);
   STD_TORCH_CHECK(buffer.dim() == 1 && buffer.scalar_type() == ScalarType::Byte &&
                       (buffer.size(0) <= 1 || buffer.stride(0) == 1),

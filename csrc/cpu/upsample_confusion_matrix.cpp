@@ -35,15 +35,19 @@ void upsample_confusion_matrix_(const Tensor& counts, Tensor logits, Tensor targ
   const UpsampleArgmaxKernel kernel =
       kernels().upsample_argmax[static_cast<int>(element_of(logits))];
   const RowBlocks blocks(g.N, -1, g.H, 1);
-  std::vector<PairCounts> shares(blocks.count, PairCounts(num_classes, ignore_index));
+  // Blocks are at least as many as images: a task counts several, into (C, C) counts of its own.
+  const int64_t tasks = std::min<int64_t>(blocks.count, torch::stable::get_num_threads());
+  std::vector<PairCounts> shares(tasks, PairCounts(num_classes, ignore_index));
   with_label_type(element_of(labels), [&](auto zero) {
     with_column_slots(logits, cols, [&](const ColumnSlots& slots) {
       const UpsampleArgmax args{logits.const_data_ptr(),  g, rows, cols, slots,
                                 count_row<decltype(zero)>};
-      torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          RowCounter counter{labels.const_data_ptr(), H, W, &shares[i]};
-          kernel(args, blocks.at(i), &counter);
+      torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          RowCounter counter{labels.const_data_ptr(), H, W, &shares[k]};
+          const int64_t last = blocks.count * (k + 1) / tasks;
+          for (int64_t i = blocks.count * k / tasks; i < last; ++i)
+            kernel(args, blocks.at(i), &counter);
         }
       });
     });

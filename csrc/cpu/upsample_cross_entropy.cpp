@@ -138,6 +138,7 @@ Tensor scale_gradient(Tensor grad_loss, const Tensor& logits, const Tensor& grad
                       gradient.scalar_type() == arithmetic_type(logits),
                   "segfast::", op, ": expected a contiguous gradient of logits' shape ",
                   shape_text(logits), " in the arithmetic type, got ", shape_text(gradient));
+  check_memory(op, logits, gradient);
   const Reduction reduction = check_reduction(op, reduction_code);
   STD_TORCH_CHECK(reduction != Reduction::kNone, "segfast::", op,
                   ": expected reduction 1 (mean) or 2 (sum)");

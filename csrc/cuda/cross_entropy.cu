@@ -329,21 +329,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cross_entropy_with_gradient(
   check_pixels(op, logits, target);
   check_reduction(op, reduction);
   const DeviceGuard guard(logits.get_device_index());
-  const PixelView view = view_logits(logits);
-  const PixelGrid& g = view.grid;
-  STD_TORCH_CHECK(g.C <= kMostClassesOfBoth && element_of(logits) != Element::kHalf &&
+  PixelView view = view_logits(logits);
+  STD_TORCH_CHECK(view.grid.C <= kMostClassesOfBoth && element_of(logits) != Element::kHalf &&
                       reduction != static_cast<int64_t>(Reduction::kNone),
                   "segfast::", op,
                   ": expected float32 or bfloat16, at most 640 classes and reduction mean or sum");
   Tensor loss = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Tensor grad = torch::stable::empty_like(view.tensor);
+  PixelGrid grad_grid = view_logits(grad).grid;
+  cut_alike(&view.grid, &grad_grid);
   Tensor sums = torch::stable::new_empty(logits, {kLabelBlocks}, ScalarType::Double);
   Tensor unit = torch::stable::new_empty(logits, {}, ScalarType::Float);
   Call call(Walk::kBoth, view, target, weight, pixel_weight, ignore_index, label_smoothing,
-            grad.mutable_data_ptr(), with_rows_of(view_logits(grad).grid, g));
+            grad.mutable_data_ptr(), grad_grid);
   if (reduction == static_cast<int64_t>(Reduction::kMean)) {
     auto* to = static_cast<float*>(unit.mutable_data_ptr());
-    find_unit(call.args.in, g, static_cast<double*>(sums.mutable_data_ptr()), to,
+    find_unit(call.args.in, view.grid, static_cast<double*>(sums.mutable_data_ptr()), to,
               current_stream(logits));
     call.args.unit = to;
   }
@@ -362,12 +363,14 @@ Tensor cross_entropy_backward(const Tensor& grad_loss, const Tensor& logits, con
   check_upstream(op, logits, target, grad_loss, weight_sum, check_reduction(op, reduction));
   check_stats(op, logits, stats, stats_shape(target));
   const DeviceGuard guard(logits.get_device_index());
-  const PixelView view = view_logits(logits);
+  PixelView view = view_logits(logits);
   Tensor grad = torch::stable::empty_like(view.tensor);
   if (grad.numel() == 0) return grad;
+  PixelGrid grad_grid = view_logits(grad).grid;
+  cut_alike(&view.grid, &grad_grid);
   const Tensor upstream = torch::stable::contiguous(grad_loss);
   Call call(Walk::kBackward, view, target, weight, pixel_weight, ignore_index, label_smoothing,
-            grad.mutable_data_ptr(), with_rows_of(view_logits(grad).grid, view.grid));
+            grad.mutable_data_ptr(), grad_grid);
   call.args.stats = static_cast<float*>(const_cast<void*>(stats.const_data_ptr()));
   call.args.gradient = {static_cast<const float*>(upstream.const_data_ptr()),
                         static_cast<const float*>(weight_sum.const_data_ptr()), reduction};
@@ -405,6 +408,10 @@ void scale_gradient_(Tensor gradient, const Tensor& grad_loss) {
   STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(gradient.const_data_ptr()) % 16 == 0 &&
                       grad_loss.numel() == 1 && grad_loss.scalar_type() == ScalarType::Float,
                   "segfast::scale_gradient_: expected an aligned gradient and one float32");
+  STD_TORCH_CHECK(is_logit_type(element_of(gradient)) && is_dense(gradient),
+                  "segfast::scale_gradient_: expected a floating-point gradient without gaps, got ",
+                  shape_text(gradient));
+  check_memory_of("scale_gradient_", gradient, grad_loss);
   if (count == 0) return;
   with_logit_type(gradient, [&](auto zero) {
     using S = decltype(zero);

@@ -363,17 +363,15 @@ Tensor normalize_pad_stack(std::vector<Tensor> images, std::vector<double> mean,
                            std::vector<double> std, std::vector<int64_t> size, double pad_value,
                            bool reverse_channels, int64_t dtype, bool channels_last) {
   const BatchSize size_of = check_images("normalize_pad_stack", images, size, 1);
-  STD_TORCH_CHECK(
-      mean.empty() || (static_cast<int64_t>(mean.size()) == size_of.C && std.size() == mean.size()),
-      "segfast::normalize_pad_stack: expected one mean and one std per channel");
+  const ScalarType out_scalar = check_normalization(mean, std, size_of.C, dtype);
   const DeviceGuard guard(images[0].get_device_index());
   const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                     : torch::headeronly::MemoryFormat::Contiguous;
   const torch::stable::Device device(torch::headeronly::DeviceType::CUDA,
                                      images[0].get_device_index());
-  Tensor out = torch::stable::empty(
-      {static_cast<int64_t>(images.size()), size_of.C, size_of.H, size_of.W},
-      static_cast<ScalarType>(dtype), std::nullopt, device, std::nullopt, format);
+  Tensor out =
+      torch::stable::empty({static_cast<int64_t>(images.size()), size_of.C, size_of.H, size_of.W},
+                           out_scalar, std::nullopt, device, std::nullopt, format);
   if (out.numel() == 0) return out;
   const Output o{out.stride(0),
                  out.stride(1),

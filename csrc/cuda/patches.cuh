@@ -29,17 +29,19 @@ inline PatchGrid patch_grid(const char* op, const PixelGrid& grid, int64_t H, in
   const int side = std::max(most_pixels(rows), most_pixels(cols)) <= 2 ? 2 : 4;
   const int64_t down = (most_pixels(rows) + side - 1) / side,
                 across = (most_pixels(cols) + side - 1) / side;
-  const int64_t patches = H * W == 0 ? 0 : grid.N * (grid.H + 1) * down * (grid.W + 1) * across;
-  STD_TORCH_CHECK(patches <= INT32_MAX && std::max(H, W) <= kMostPixels, "segfast::", op,
-                  ": a result of (N, H, W) = (", grid.N, ", ", H, ", ", W,
-                  ") is too large for one call (hint: split the batch)");
+  // Of one image: sides are at most 2^24, and so are the patches of all cells down or across, but for a factor of 4.
+  const int64_t of_image = H * W == 0 ? 0 : (grid.H + 1) * down * ((grid.W + 1) * across);
+  STD_TORCH_CHECK(
+      (of_image == 0 || grid.N <= INT32_MAX / of_image) && std::max(H, W) <= kMostPixels,
+      "segfast::", op, ": a result of (N, H, W) = (", grid.N, ", ", H, ", ", W,
+      ") is too large for one call (hint: split the batch)");
   return {grid,
           rows,
           cols,
           side,
           static_cast<unsigned>(down),
           static_cast<unsigned>(across),
-          static_cast<unsigned>(patches)};
+          static_cast<unsigned>(grid.N * of_image)};
 }
 
 // Patch number `index`: the pixels [row, row + rows) x [column, column + columns) of image n, none or more.

@@ -142,6 +142,13 @@ struct ClassOffsets {
   }
 };
 
+// Whether ClassOffsets can reach the last of its classes.
+inline void check_planes(const char* op, const PixelGrid& g) {
+  STD_TORCH_CHECK(g.C == 1 || g.stride_c <= INT32_MAX / (kClasses - 1), "segfast::", op,
+                  ": logits with (h, w) = (", g.H, ", ", g.W,
+                  ") have planes that are too large for CUDA (hint: split the image)");
+}
+
 template <class S>
 __device__ inline void read_samples(const S* from, const ClassOffsets& offsets,
                                     float (&v)[kClasses]) {
@@ -412,7 +419,9 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
   if (grad.numel() == 0) return grad;
   if (target.numel() == 0) return torch::stable::zero_(grad);
   const Tensor upstream = torch::stable::contiguous(grad_loss), samples = by_class(logits);
-  const PixelGrid g = grid_of(samples);
+  const PixelGrid g = grid_of(samples), grad_grid = grid_of(grad);
+  check_planes(op, g);
+  check_planes(op, grad_grid);
   const BilinearAxis rows{g.H, target.size(1), align_corners},
       cols{g.W, target.size(2), align_corners};
   const bool per_pixel = reduction == static_cast<int64_t>(Reduction::kNone);
@@ -426,7 +435,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad_loss, const Tensor& lo
        static_cast<const float*>(lse2.const_data_ptr()), per_pixel ? upstream_data : nullptr},
       factors.slots, current_stream(logits));
   Gradient args{g,
-                grid_of(grad),
+                grad_grid,
                 rows,
                 cols,
                 factors.view(),

@@ -23,6 +23,7 @@ inline int64_t check_confusion_matrix(const Tensor& counts, const Tensor& pred,
   STD_TORCH_CHECK(shape_text(pred) == shape_text(target),
                   "segfast::confusion_matrix_: expected pred and target of one shape, got ",
                   shape_text(pred), " and ", shape_text(target));
+  check_memory_of("confusion_matrix_", counts, pred, target);
   return counts.size(0);
 }
 

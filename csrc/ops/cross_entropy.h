@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -11,7 +12,7 @@ namespace segfast {
 enum class Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };  // torch's own numbering
 
 // A task keeps a row of every class, and the product of two sides has to fit into 62 bits. As in segfast/ops/_checks.py.
-constexpr int64_t kMostClasses = 1 << 24, kLongestResized = 1 << 24;
+constexpr int64_t kLongestResized = 1 << 24;
 
 struct PixelView {
   Tensor
@@ -60,12 +61,31 @@ inline PixelView view_logits(const Tensor& logits) {
   return view;
 }
 
-// A gradient has no gaps where its logits have some, so it may fold into one row: cut that row as the logits are cut.
-inline PixelGrid with_rows_of(PixelGrid grad, const PixelGrid& logits) {
-  if (grad.H == 1 && logits.H > 1) grad.stride_h = logits.W * grad.stride_w;
-  grad.H = logits.H;
-  grad.W = logits.W;
-  return grad;
+// Logits and their gradient lie in memory each in its own way: the gradient has no gaps, and may order its dimensions
+// otherwise. Where one of them folds into one row and the other does not, that row is cut as the other is.
+inline void cut_alike(PixelGrid* a, PixelGrid* b) {
+  const auto cut = [](PixelGrid* row, const PixelGrid& rows) {
+    row->H = rows.H;
+    row->W = rows.W;
+    row->stride_h = rows.W * row->stride_w;
+  };
+  if (a->H == 1 && b->H != 1) cut(a, *b);
+  if (b->H == 1 && a->H != 1) cut(b, *a);
+}
+
+// Whether the elements fill one piece of memory, each place once, in any order of the dimensions.
+inline bool is_dense(const Tensor& t) {
+  if (t.numel() == 0) return true;
+  std::vector<std::pair<int64_t, int64_t>> sides;  // stride, size
+  for (int64_t d = 0; d < t.dim(); ++d)
+    if (t.size(d) != 1) sides.emplace_back(t.stride(d), t.size(d));
+  std::sort(sides.begin(), sides.end());
+  int64_t elements = 1;
+  for (const auto& [stride, size] : sides) {
+    if (stride != elements) return false;
+    elements *= size;
+  }
+  return true;
 }
 
 struct MapView {
@@ -130,6 +150,7 @@ inline void check_cross_entropy(const char* op, const Tensor& logits, const Tens
                                     pixel_weight->scalar_type() == arithmetic_type(logits)),
                   "segfast::", op,
                   ": expected pixel_weight of target's shape in the arithmetic type");
+  check_memory_of(op, logits, target, weight, pixel_weight);
 }
 
 // For logits and target of one size: target has logits' shape without the classes.
@@ -159,6 +180,9 @@ inline void check_upstream(const char* op, const Tensor& logits, const Tensor& t
   STD_TORCH_CHECK(weight_sum.numel() == 1 && weight_sum.scalar_type() == type, "segfast::", op,
                   ": expected weight_sum as the forward pass gave it, got ",
                   shape_text(weight_sum));
+  // Not the logits themselves: scale_gradient takes no more than their shape.
+  check_memory(op, logits, grad_loss);
+  check_memory(op, logits, weight_sum);
 }
 inline void check_stats(const char* op, const Tensor& logits, const Tensor& stats,
                         const std::vector<int64_t>& shape) {
@@ -168,6 +192,7 @@ inline void check_stats(const char* op, const Tensor& logits, const Tensor& stat
   STD_TORCH_CHECK(fits && stats.is_contiguous() && stats.scalar_type() == arithmetic_type(logits),
                   "segfast::", op, ": expected stats as the forward pass gave them, got ",
                   shape_text(stats));
+  check_memory(op, logits, stats);
 }
 
 inline void check_upsample(const char* op, const Tensor& logits, const Tensor& target) {

@@ -23,6 +23,7 @@ inline BatchSize check_images(const char* op, const std::vector<Tensor>& images,
     STD_TORCH_CHECK(image.scalar_type() == images[0].scalar_type() &&
                         element_of(image) != Element::kUnsupported,
                     "segfast::", op, ": expected images of one supported dtype");
+    check_memory(op, images[0], image);
     batch.H = std::max(batch.H, image.size(leading));
     batch.W = std::max(batch.W, image.size(leading + 1));
   }
@@ -33,9 +34,25 @@ inline BatchSize check_images(const char* op, const std::vector<Tensor>& images,
     batch.W = size[1];
   }
   STD_TORCH_CHECK(std::max(batch.H, batch.W) <= kLongestSide, "segfast::", op,
-                  ": expected a batch with sides of at most ", kLongestSide, ", got ", batch.H,
-                  " x ", batch.W);
+                  ": expected heights and widths of at most ", kLongestSide, ", got ",
+                  std::max(batch.H, batch.W));
+  STD_TORCH_CHECK(batch.C <= kMostClasses, "segfast::", op, ": expected at most ", kMostClasses,
+                  " channels, got ", batch.C);
   return batch;
+}
+
+// The rest of normalize_pad_stack's arguments; `dtype` is torch's ScalarType number.
+inline ScalarType check_normalization(const std::vector<double>& mean,
+                                      const std::vector<double>& std, int64_t channels,
+                                      int64_t dtype) {
+  STD_TORCH_CHECK(
+      mean.empty() || (static_cast<int64_t>(mean.size()) == channels && std.size() == mean.size()),
+      "segfast::normalize_pad_stack: expected one mean and one std per channel");
+  for (const ScalarType type : {ScalarType::Float, ScalarType::Half, ScalarType::BFloat16})
+    if (dtype == static_cast<int64_t>(type)) return type;
+  STD_TORCH_CHECK(false,
+                  "segfast::normalize_pad_stack: expected dtype float32, float16 or bfloat16");
+  return ScalarType::Undefined;
 }
 
 }  // namespace segfast

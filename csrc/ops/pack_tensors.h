@@ -45,6 +45,7 @@ inline std::vector<int64_t> memory_order(const Tensor& t) {
 
 // The copy keeps the order of the tensor's dimensions in memory, so that a dense tensor keeps its strides.
 inline PackedTensor packed_tensor(const Tensor& t, int64_t offset) {
+  STD_TORCH_CHECK(t.is_cpu(), "segfast::pack_tensors: expected tensors on the CPU");
   PackedTensor packed{static_cast<const char*>(t.const_data_ptr()),
                       offset,
                       0,
@@ -52,7 +53,7 @@ inline PackedTensor packed_tensor(const Tensor& t, int64_t offset) {
                       std::vector<int64_t>(static_cast<size_t>(t.dim())),
                       {},
                       {}};
-  int64_t elements = 1;
+  int64_t elements = t.numel() == 0 ? 0 : 1;  // a product of sizes of nothing could overflow
   bool dense = true;
   for (const int64_t d : memory_order(t)) {
     const int64_t size = t.size(d);
@@ -60,10 +61,10 @@ inline PackedTensor packed_tensor(const Tensor& t, int64_t offset) {
     packed.strides[d] = elements;
     packed.sizes.push_back(size);
     packed.source_strides.push_back(t.stride(d));
+    STD_TORCH_CHECK(elements <= kMostPackedBytes / packed.element_size / std::max<int64_t>(1, size),
+                    "segfast::pack_tensors: no buffer holds a tensor of shape ", shape_text(t));
     elements *= size;
   }
-  STD_TORCH_CHECK(elements <= kMostPackedBytes / std::max<int64_t>(1, packed.element_size),
-                  "segfast::pack_tensors: no buffer holds a tensor of ", elements, " elements");
   packed.bytes = elements * packed.element_size;
   std::reverse(packed.sizes.begin(), packed.sizes.end());
   std::reverse(packed.source_strides.begin(), packed.source_strides.end());

@@ -22,6 +22,7 @@ inline void check_argmax_logits(const char* op, const Tensor& logits) {
       logits.size(1) <= kMostClasses && std::max(logits.size(2), logits.size(3)) <= kLongestResized,
       "segfast::", op, ": expected at most ", kMostClasses, " classes and sides of at most ",
       kLongestResized, ", got logits ", shape_text(logits));
+  check_memory(op, logits, logits);
 }
 
 // How many classes a prediction of this type can name.
@@ -63,6 +64,7 @@ inline int64_t check_upsample_confusion_matrix(const Tensor& counts, const Tenso
   STD_TORCH_CHECK(is_label_type(element_of(target)), "segfast::", op,
                   ": expected target uint8, int16, int32 or int64");
   check_counts(op, counts, logits.size(1));
+  check_memory_of(op, logits, counts, target);
   return logits.size(1);
 }
 

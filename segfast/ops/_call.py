@@ -7,14 +7,17 @@ running out of memory would read "API call failed". The message is kept for the 
 # SPDX-License-Identifier: Apache-2.0
 
 import ctypes
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from segfast.errors import LabelError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+_VECTOR_TOO_LONG = "cannot create std::vector larger"  # how the C++ library words it
 
 
 def call_checked(op: Any, *args: Any) -> Any:
@@ -31,7 +34,21 @@ def call_checked(op: Any, *args: Any) -> Any:
             raise LabelError(
                 text[start : end + 2] if end > 0 else text[start:].splitlines()[0]
             ) from None
-        raise explained(error) from None
+        better = explained(error)
+        if better is error:
+            raise
+        raise better from error
+
+
+def refuse_tangents(op: str, tensors: Iterable[torch.Tensor]) -> None:
+    """Forward-mode derivatives would be dropped without a word: an operator here has gradients only."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"segfast::{op} has no forward-mode derivative (hint: torch.func.grad or backward(), or the *_reference "
+            "function)"
+        )
 
 
 def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | ValueError:
@@ -45,7 +62,7 @@ def explained(error: RuntimeError | ValueError | MemoryError) -> RuntimeError | 
         torch's message otherwise; `error` itself if it says enough, or if torch is too old to tell.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or "std::vector" in text:
+    if isinstance(error, MemoryError) or text.startswith(_VECTOR_TOO_LONG):
         return torch.OutOfMemoryError(
             "segfast: out of memory for an operator's working arrays (hint: smaller or fewer images)"
         )

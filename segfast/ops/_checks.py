@@ -2,14 +2,15 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-# As in csrc. Columns and classes are numbered in 32 bits; a task of a resize keeps a row of every class.
-LONGEST_SIDE = 2**31 - 1
+# As in csrc. Columns and their bytes are numbered in 32 bits; a task of a resize keeps a row of every class.
+LONGEST_SIDE = 2**28
 LONGEST_RESIZED = MOST_CLASSES = 2**24
 LOGIT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -61,18 +62,33 @@ def check_classes(op: str, logits: Tensor) -> None:
 
 
 def check_class_count(op: str, count: int, kind: str = "classes") -> None:
-    """As many classes (or channels) as the kernels have room for."""
+    """As many classes (or channels) as the kernels have room for; they check what is compiled or exported."""
+    if torch.compiler.is_compiling():
+        return
     if count > MOST_CLASSES:
         raise ValueError(f"segfast::{op}: expected at most {MOST_CLASSES} {kind}, got {count}")
 
 
 def check_sides(op: str, sides: Sequence[int], longest: int = LONGEST_SIDE) -> None:
-    """Rows and columns that the kernels can number."""
+    """Rows and columns that the kernels can number; they check what is compiled or exported."""
+    if torch.compiler.is_compiling():  # a comparison would bound a dynamic size
+        return
     for side in sides:
         if side > longest:
             raise ValueError(
                 f"segfast::{op}: expected heights and widths of at most {longest}, got {side}"
             )
+
+
+def two_sides(op: str, size: Sequence[int]) -> tuple[int, int]:
+    """`size` as (H, W), or a ValueError where it is anything but two whole numbers."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral | torch.SymInt) for side in sides):
+        raise ValueError(
+            f"segfast::{op}: expected size (H, W), two whole numbers, got {size} (hint: image.shape[-2:])"
+        )
+    height, width = sides
+    return height, width
 
 
 def counts_to_fill(op: str, out: Tensor | None, num_classes: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
-from segfast.ops._call import call_checked
+from segfast.ops._call import call_checked, refuse_tangents
 from segfast.ops._checks import check_class_count, check_logits, check_target, check_upsampled
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -249,6 +249,7 @@ def _call(
     accuracy: bool,
 ) -> tuple[Tensor, ...]:
     """Call the operator; more than two spatial dimensions are flattened, which the kernels walk as one row."""
+    refuse_tangents("cross_entropy", (logits,))
     shape = target.shape
     if target.dim() > 3:
         logits, target = logits.flatten(2), target.flatten(1)

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
-from segfast.ops._call import call_checked
-from segfast.ops._checks import check_class_count, check_sides
+from segfast.ops._call import call_checked, refuse_tangents
+from segfast.ops._checks import check_class_count, check_sides, two_sides
 
 IMAGE_DTYPES = (
     torch.uint8,
@@ -67,8 +67,8 @@ def normalize_pad_stack(
         (N, C, H, W) in `dtype`, bit-identical to `(image.float() - mean) / std` padded, stacked and rounded.
 
     Raises:
-        ValueError: no images, differing channel counts or devices, an image larger than `size`, mean without std, a std
-            that is 0, a mean, std or pad_value that float32 cannot hold.
+        ValueError: no images, differing channel counts or devices, a `size` that is not two whole numbers or smaller
+            than an image, mean without std, a std that is 0, a mean, std or pad_value that float32 cannot hold.
         TypeError: a dtype that is not listed above.
 
     Note:
@@ -94,6 +94,7 @@ def normalize_pad_stack(
         raise ValueError(
             f"{_NAME}: expected memory_format contiguous_format or channels_last, got {memory_format}"
         )
+    refuse_tangents("normalize_pad_stack", images)
     return call_checked(
         torch.ops.segfast.normalize_pad_stack,
         list(images),
@@ -145,12 +146,13 @@ def _batch_size(
         if size_divisor < 1:
             raise ValueError(f"{_NAME}: expected size_divisor >= 1, got {size_divisor}")
         return round_up(height, size_divisor), round_up(width, size_divisor)
-    if height > size[0] or width > size[1]:
+    rows, columns = two_sides("normalize_pad_stack", size)
+    if height > rows or width > columns:
         raise ValueError(
-            f"{_NAME}: expected images no larger than size {tuple(size)}, got {(height, width)} (hint: padding never "
-            "crops; crop or resize in the pipeline, or use size_divisor)"
+            f"{_NAME}: expected images no larger than size {(rows, columns)}, got {(height, width)} (hint: padding "
+            "never crops; crop or resize in the pipeline, or use size_divisor)"
         )
-    return int(size[0]), int(size[1])
+    return int(rows), int(columns)
 
 
 def _per_channel(name: str, values: Sequence[float] | Tensor | None, image: Tensor) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import segfast._native  # noqa: F401  (registers torch.ops.segfast)
 from segfast.ops._call import call_checked
-from segfast.ops._checks import check_sides
+from segfast.ops._checks import check_sides, two_sides
 from segfast.ops.normalize_pad_stack import round_up
 
 MAP_DTYPES = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32, torch.int64)
@@ -38,7 +38,8 @@ def pad_stack(
         (N, H, W), or (N, 1, H, W) for maps (1, H_i, W_i); dtype kept.
 
     Raises:
-        ValueError: no maps, shapes that do not fit, a map larger than `size`, a pad_value the dtype cannot hold.
+        ValueError: no maps, shapes that do not fit, a `size` that is not two whole numbers or smaller than a map, a
+            pad_value the dtype cannot hold.
         TypeError: a dtype that is not an integer.
 
     Note:
@@ -82,12 +83,13 @@ def _batch_size(
         if size_divisor < 1:
             raise ValueError(f"{_NAME}: expected size_divisor >= 1, got {size_divisor}")
         return round_up(height, size_divisor), round_up(width, size_divisor)
-    if height > size[0] or width > size[1]:
+    rows, columns = two_sides("pad_stack", size)
+    if height > rows or width > columns:
         raise ValueError(
-            f"{_NAME}: expected maps no larger than size {tuple(size)}, got {(height, width)} "
+            f"{_NAME}: expected maps no larger than size {(rows, columns)}, got {(height, width)} "
             "(hint: padding never crops)"
         )
-    return int(size[0]), int(size[1])
+    return int(rows), int(columns)
 
 
 def pad_stack_reference(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfast.ops._call import call_checked
+from segfast.ops._call import call_checked, refuse_tangents
 from segfast.ops.cross_entropy import (
     CrossEntropyTerms,
     arithmetic_factor,
@@ -173,6 +173,7 @@ def _call(
     In a training step on the CPU the gradient is formed in the same walk: each exponential is computed once and
     nothing is saved per full-resolution pixel, only the gradient in the logits' shape.
     """
+    refuse_tangents("upsample_cross_entropy", (logits,))
     fused = (
         logits.device.type == "cpu"
         and reduction != 0

@@ -214,3 +214,63 @@ def test_scale_gradient(emulated, dtype, count):
     assert torch.equal(scaled, gradient)
     emulated.scale_gradient_(scaled, torch.tensor(6.0))
     assert torch.equal(scaled, (gradient.float() * 6).to(dtype))
+
+
+def test_scale_gradient_takes_any_order_and_no_gaps(emulated):
+    gradient = torch.randn(2, 5, 4, 8)
+    last = gradient.contiguous(memory_format=torch.channels_last)
+    emulated.scale_gradient_(last, torch.tensor(3.0))
+    assert torch.equal(last, gradient * 3)
+    before = gradient.clone()
+    for wrong in (gradient[:, :, :, :4], gradient[:, ::2], gradient[:1].expand(2, 5, 4, 8)):
+        with pytest.raises(RuntimeError, match="without gaps"):
+            emulated.scale_gradient_(wrong, torch.tensor(3.0))
+    assert torch.equal(gradient, before)
+    with pytest.raises(RuntimeError, match="floating-point gradient"):
+        emulated.scale_gradient_(torch.ones(8, dtype=torch.int32), torch.tensor(3.0))
+
+
+# As in tests/ops/test_cross_entropy.py: one of logits and gradient folds into one row, the other does not.
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ((1, 3, 4, 4), (0, 2, 4, 1)),
+        ((2, 2, 2, 2), (0, 6, 8, 4)),
+        ((2, 19, 4, 40), (50, 45, 80, 2)),
+        ((2, 5, 4, 8), (0, 20, 8, 1)),
+        ((2, 3, 4, 5), (120, 40, 10, 2)),
+        ((2, 3, 4, 5), (200, 1, 24, 4)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_folds_otherwise_than_logits(emulated, shape, strides, dtype):
+    size = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    logits = torch.randn(size).to(dtype).as_strided(shape, strides)
+    target = labels((shape[0], *shape[2:]), shape[1])
+    check(emulated, logits, target)
+    args = (logits, target, None, None, 255)
+    for reduction in (1, 2):
+        _, stats, weight_sum, _ = emulated.cross_entropy(*args, reduction, 0.0, False)
+        grad = emulated.cross_entropy_backward(
+            torch.ones(()), *args[:4], stats, weight_sum, 255, reduction, 0.0
+        )
+        leaf = logits.float().contiguous().requires_grad_()
+        mean_or_sum = "mean" if reduction == 1 else "sum"
+        loss = torch.nn.functional.cross_entropy(
+            leaf, target.long(), ignore_index=255, reduction=mean_or_sum
+        )
+        (expected,) = torch.autograd.grad(loss, leaf)
+        close(grad.float(), expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
+
+
+def test_weight_of_an_absent_class_does_not_matter(emulated):
+    logits, target = torch.randn(2, 3, 4, 8), torch.randint(1, 3, (2, 4, 8), dtype=torch.uint8)
+    for absent in (math.inf, math.nan):
+        weight = torch.tensor([absent, 1.0, 2.0])
+        args = (logits, target, weight, None, 255, 1, 0.0, True)
+        expected = emulated.cross_entropy_with_gradient(
+            logits, target, torch.tensor([0.5, 1.0, 2.0]), *args[3:]
+        )
+        for one, other in zip(emulated.cross_entropy_with_gradient(*args), expected, strict=True):
+            assert torch.equal(one, other)

@@ -134,3 +134,20 @@ def test_maps(emulated, width, dtype):
     for columns in (1100, 1104):
         expected, actual = both("pad_stack", emulated, many, [66, columns], 7)
         assert torch.equal(actual.long(), expected.long())
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 7, 99])
+def test_other_output_dtypes_are_refused(emulated, number):
+    args = ([torch.zeros(3, 4, 5)], [], [], [8, 9], 0.0, False)
+    with pytest.raises(RuntimeError, match="expected dtype float32, float16 or bfloat16"):
+        emulated.normalize_pad_stack(*args, number, False)
+
+
+def test_too_long_sides_are_refused(emulated):
+    for size in ([2**28 + 1, 0], [4, 2**28 + 1]):
+        with pytest.raises(RuntimeError, match="heights and widths of at most 268435456"):
+            emulated.pad_stack([torch.zeros(4, 0, dtype=torch.uint8)], size, 0)
+        with pytest.raises(RuntimeError, match="heights and widths of at most 268435456"):
+            emulated.normalize_pad_stack(
+                [torch.zeros(0, 4, 0)], [], [], size, 0.0, False, FLOAT32, False
+            )

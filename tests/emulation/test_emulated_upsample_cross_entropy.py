@@ -173,3 +173,18 @@ def test_all_ignored_and_bad_labels(emulated):
     assert "2 label(s) lie outside [0, 3)" in text
     assert "the first is 200 at pixel 19" in text
     assert emulated.take_label_faults(anchor).tolist()[0] == 0
+
+
+def test_batches_and_planes_that_are_too_large_are_refused(emulated):
+    """Numbers of patches that overflow 64 bits, and class planes farther apart than offsets reach."""
+    one = torch.zeros(1)
+    counts, labels_of = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.uint8)
+    many = one.expand(2**20, 1, 2**24 - 1, 1), labels_of.expand(2**20, 1, 2**21)
+    with pytest.raises(RuntimeError, match="split the batch"):
+        emulated.upsample_confusion_matrix_(counts, *many, 255, False)
+    wide = torch.empty(1, 2, 27000, 27000, dtype=torch.bfloat16)  # 3 GB of addresses, never touched
+    target, float32 = torch.zeros(1, 1, 1, dtype=torch.uint8), torch.zeros(1, 1, 1)
+    with pytest.raises(RuntimeError, match="planes that are too large"):
+        emulated.upsample_cross_entropy_backward(
+            one[0], wide, target, None, None, float32, one[0], 255, 1, 0.0, False
+        )

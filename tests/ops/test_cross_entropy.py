@@ -150,6 +150,58 @@ def test_layouts(device, layout):
     assert actual[1].stride() == torch.empty_like(view).stride()
 
 
+# Views whose rows follow each other (stride_h = W stride_w) while a gradient without overlaps, in the order of the strides,
+# has classes between its rows: the logits fold into one row, the gradient does not. And the other way round.
+FOLDS = [
+    ((1, 3, 4, 4), (0, 2, 4, 1)),
+    ((1, 3, 4, 4), (999, 2, 4, 1)),
+    ((2, 3, 5, 4), (7, 3, 4, 1)),
+    ((2, 2, 2, 2), (0, 6, 8, 4)),
+    ((2, 19, 4, 40), (50, 45, 80, 2)),
+    ((2, 3, 4, 5), (120, 40, 10, 2)),
+    ((2, 3, 4, 5), (200, 1, 24, 4)),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(("shape", "strides"), FOLDS, ids=str)
+def test_gradient_folds_otherwise_than_logits(device, shape, strides, reduction):
+    size = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    logits = torch.randn(size, device=device).as_strided(shape, strides)
+    target = random_labels((shape[0], *shape[2:]), shape[1], device=device)
+    options = {"ignore_index": 255, "reduction": reduction}
+    actual = loss_and_grad(cross_entropy, logits, target, **options)
+    expected = loss_and_grad(cross_entropy_reference, logits.clone(), target, **options)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    assert actual[1].stride() == torch.empty_like(logits).stride()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradient_reaches_what_a_view_overlaps(device):
+    memory = torch.randn(40, device=device, requires_grad=True)
+    target = random_labels((1, 4, 4), 3, device=device)
+    grads = []
+    for function in (cross_entropy, cross_entropy_reference):
+        view = memory.as_strided((3, 16), (2, 1)).view(3, 4, 4)[None]
+        grads += torch.autograd.grad(function(view, target, ignore_index=255), memory)
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [math.inf, math.nan])
+def test_weight_of_an_absent_class_does_not_matter(device, weight, reduction):
+    """Inverse frequencies have an infinite one for each class that no pixel has."""
+    logits = torch.randn(2, 3, 4, 5, device=device)
+    target = torch.randint(1, 3, (2, 4, 5), device=device)
+    options = {"weight": torch.tensor([weight, 1.0, 2.0], device=device), "reduction": reduction}
+    actual = loss_and_grad(cross_entropy, logits, target, **options)
+    expected = loss_and_grad(cross_entropy_reference, logits, target, **options)
+    assert expected[0].isfinite().all()
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_degenerate(device):
     logits = torch.randn(2, 3, 4, 4, device=device, requires_grad=True)
@@ -330,3 +382,14 @@ def test_no_second_derivative():
     )
     with pytest.raises(NotImplementedError, match="no second derivative"):
         grad.sum().backward()
+
+
+def test_no_forward_derivative():
+    logits, target = torch.randn(2, 3), torch.tensor([0, 1])
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: cross_entropy(x, target), (logits,), (logits,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, logits)
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            cross_entropy(dual, target)
+        cross_entropy(logits, target)

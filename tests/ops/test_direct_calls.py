@@ -98,11 +98,12 @@ CASES = {
         [[floats(3, 4, 5)], [0.0] * 3, [1.0] * 3, [8, 9], 0.0, False, 6, False],
         {0: [[], [floats(3, 4)], [floats(3, 4, 5), floats(2, 4, 5)], [floats(3, 4, 5), integers(3, 4, 5)],
              [floats(3, 4, 5, dtype=torch.complex64)]],
-         1: [[0.0]], 2: [[1.0], []], 3: [[8], [1, 9], [2**31, 9]], 6: [0, 4, 7]},
+         1: [[0.0]], 2: [[1.0], []], 3: [[8], [1, 9], [2**28 + 1, 9]],
+         6: [-1, 0, 1, 3, 4, 7, 8, 99, 2**40]},
     ),
     "pad_stack": (
         [[integers(4, 5)], [8, 9], 255],
-        {0: [[], [integers(3, 4, 5)], [integers(4, 5), floats(4, 5)]], 1: [[8], [1, 9], [2**31, 9]]},
+        {0: [[], [integers(3, 4, 5)], [integers(4, 5), floats(4, 5)]], 1: [[8], [1, 9], [2**28 + 1, 9]]},
     ),
     "pack_tensors_": (
         [torch.zeros(512, dtype=torch.uint8), [floats(4, 5)]],
@@ -138,3 +139,32 @@ def test_the_gradient_of_every_loss_has_its_shape(reduction):
     ops.cross_entropy_backward(fitting, *arguments[1:8], reduction, 0.0)
     with pytest.raises(RuntimeError, match="grad_loss of the loss's shape"):
         ops.cross_entropy_backward(other, *arguments[1:8], reduction, 0.0)
+
+
+# An operator of several tensors, the place of one of them among its arguments, and its place in a list.
+TENSORS = [
+    (name, place, inner)
+    for name, (arguments, _) in CASES.items()
+    for place, argument in enumerate(arguments)
+    for inner, tensor in (enumerate(argument) if isinstance(argument, list) else [(None, argument)])
+    if isinstance(tensor, torch.Tensor) and name != "upsample_argmax"
+]
+
+
+def changed(name, place, inner, change):
+    """The fitting arguments with one tensor changed; in a list, behind the one that fits."""
+    arguments = list(CASES[name][0])
+    if inner is None:
+        arguments[place] = change(arguments[place])
+    else:
+        arguments[place] = [*arguments[place], change(arguments[place][inner])]
+    return arguments
+
+
+@pytest.mark.parametrize(("name", "place", "inner"), TENSORS)
+def test_one_device_for_all_tensors(name, place, inner):
+    """What torch dispatches by the first device it finds, sent to the CPU's kernel here with a tensor that lies elsewhere."""
+    arguments = changed(name, place, inner, lambda tensor: tensor.to("meta"))
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    with pytest.raises(RuntimeError, match=r"one device|tensors on the CPU"):
+        getattr(ops, name).default.redispatch(cpu, *arguments)

@@ -4,6 +4,9 @@ neither overflows, nor ends the process, nor walks for hours over rows of nothin
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import re
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,7 +80,8 @@ def test_padded_sizes_are_refused(size, device):
 def test_rows_of_nothing_take_no_time():
     tall = (LONGEST_SIDE, 0)
     assert ops.normalize_pad_stack([torch.zeros(3, 4, 0)], size=tall).shape == (1, 3, *tall)
-    assert ops.normalize_pad_stack([torch.zeros(0, 4, 4)], size=(2**30, 2**30)).shape[1] == 0
+    longest = (LONGEST_SIDE, LONGEST_SIDE)
+    assert ops.normalize_pad_stack([torch.zeros(0, 4, 4)], size=longest).shape[1] == 0
     assert ops.pad_stack([labels(4, 0)], size=tall).shape == (1, *tall)
 
 
@@ -160,3 +164,30 @@ def test_buffers_are_refused():
             pack_tensors(tensors, buffer)
     with pytest.raises(RuntimeError, match="at least 1099511627776 bytes"):
         pack_tensors([labels(HUGE)], buffer)
+
+
+def test_products_of_sizes_of_nothing_do_not_overflow():
+    nothing = torch.empty(0, 1, 1).expand(0, HUGE, HUGE)
+    for tensor in (nothing, nothing.as_strided(nothing.shape, (1, HUGE, 1))):
+        layout = packed_layout([tensor, torch.ones(3)])
+        assert layout.num_bytes == 256
+        assert layout.strides[0] == tensor.stride()
+        pack_tensors([tensor], torch.zeros(0, dtype=torch.uint8))
+
+
+@sanitized
+def test_counts_of_many_small_images_are_not_many():
+    """A matrix for every task, not for every image: 720 MB of them."""
+    x, y = logits(4000, 150, 1, 1), labels(4000, 2, 2)
+    ops.upsample_confusion_matrix(x[:64], y[:64])  # threads and their memory
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs Linux")
+    used = int(re.search(r"VmSize:\s+(\d+)", status.read_text())[1]) * 1024
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, before[1]))
+    try:
+        counts = ops.upsample_confusion_matrix(x, y)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert counts[0, 0] == counts.sum() == 16000

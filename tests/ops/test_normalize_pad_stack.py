@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import numpy as np
 import pytest
 import torch
 from helpers import DEVICES
@@ -138,6 +139,10 @@ def test_rejects():
             lambda: normalize_pad_stack(ok, MEAN[:2], STD),
         ),
         (TypeError, "got torch.float64", lambda: normalize_pad_stack(ok, dtype=torch.float64)),
+        *(
+            (ValueError, "two whole numbers", lambda size=size: normalize_pad_stack(ok, size=size))
+            for size in [(9,), (9, 9, 9), 9, (9.7, 9.2), ("9", "9"), ()]
+        ),
         (ValueError, "size_divisor >= 1, got 0", lambda: normalize_pad_stack(ok, size_divisor=0)),
         (
             TypeError,
@@ -154,6 +159,37 @@ def test_opcheck(device):
     batch = [image.float().requires_grad_() for image in images([(5, 7), (6, 4)], device)]
     for args in [(MEAN, STD, [8, 8], 0.0, True, 6, False), ([], [], [8, 9], 1.0, False, 15, True)]:
         torch.library.opcheck(torch.ops.segfast.normalize_pad_stack.default, (batch, *args))
+
+
+class Normalize(torch.nn.Module):
+    def forward(self, image):
+        return normalize_pad_stack([image], MEAN, STD)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_dynamic_sides(strict):
+    """No check may bound a dynamic size; the operator checks it when it runs."""
+    sides = {1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
+    (example, other) = images([(9, 11), (30, 7)])
+    program = torch.export.export(Normalize(), (example,), dynamic_shapes=(sides,), strict=strict)
+    assert torch.equal(program.module()(other), Normalize()(other))
+
+
+def test_sizes_of_any_integer_type():
+    (image,) = images([(4, 5)])
+    expected = normalize_pad_stack([image], size=(6, 8))
+    for size in ([6, 8], torch.Size([6, 8]), np.array([6, 8]), (np.int32(6), np.int64(8))):
+        assert torch.equal(normalize_pad_stack([image], size=size), expected)
+    compiled = torch.compile(
+        lambda image: normalize_pad_stack([image], size=(image.shape[1] + 2, 8)), fullgraph=True
+    )
+    assert torch.equal(compiled(image), expected)
+
+
+def test_no_forward_derivative():
+    (image,) = images([(4, 5)], dtype=torch.float32)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: normalize_pad_stack([x]), (image,), (image,))
 
 
 def test_compile():

@@ -70,6 +70,10 @@ def test_rejects():
             lambda: pad_stack([m.expand(2, 3, 4)]),
         ),
         (ValueError, r"no larger than size \(2, 9\)", lambda: pad_stack([m], size=(2, 9))),
+        *(
+            (ValueError, "two whole numbers", lambda size=size: pad_stack([m], size=size))
+            for size in [(9,), (9, 9, 9), 9, (9.7, 9.2), ("9", "9"), ()]
+        ),
         (ValueError, "one dtype on one device", lambda: pad_stack([m, m.long()])),
     ]:
         with pytest.raises(error, match=text):

@@ -219,6 +219,22 @@ def test_compile(dynamic):
         assert torch.equal(compiled(logits, (size * 4, size * 3), dtype=torch.uint8), expected)
 
 
+class FourTimes(torch.nn.Module):
+    def forward(self, logits):
+        return upsample_argmax(logits, (4 * logits.shape[2], 4 * logits.shape[3]))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_dynamic_sides(strict):
+    """No check may bound a dynamic size; the operator checks it when it runs."""
+    sides = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    logits, other = torch.randn(2, 3, 4, 5), torch.randn(1, 3, 9, 2)
+    program = torch.export.export(FourTimes(), (logits,), dynamic_shapes=(sides,), strict=strict)
+    assert torch.equal(program.module()(other), FourTimes()(other))
+    with pytest.raises((RuntimeError, ValueError), match=r"API call failed|at most 16777216"):
+        program.module()(torch.zeros(1).expand(1, 3, 2**24 + 1, 1))
+
+
 @pytest.mark.cuda
 def test_float64_stays_on_the_cpu():
     with pytest.raises(TypeError, match="float64 runs on the CPU only"):

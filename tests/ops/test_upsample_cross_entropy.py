@@ -191,6 +191,12 @@ def test_accuracy(device):
         assert correct.dtype == valid.dtype == torch.int64
 
 
+def test_no_forward_derivative():
+    logits, target = torch.randn(2, 3, 4, 5), torch.zeros(2, 8, 10, dtype=torch.long)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: upsample_cross_entropy(x, target), (logits,), (logits,))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_degenerate(device):
     logits = torch.randn(2, 3, 4, 4, device=device, requires_grad=True)

@@ -43,18 +43,36 @@ struct LossRow {
   }
 };
 
-// Sums over pixels, one per lane.
+// Sums over pixels, one per lane. Lanes count in as many bits as T has: before 32 are full, `settle` moves the counts on.
 template <class T>
 struct LaneSums {
   double loss[kLanesOf<T>] = {}, weight[kLanesOf<T>] = {};
   Vec<Int<T>> correct{}, valid{};
-  void add_to(const LossTables& tables, LossSums* sums) const {
+  int64_t counted = 0, all_correct = 0, all_valid = 0;  // counted: places since the last move
+
+  // After every `places` pixels or empty places that were counted, a row of fewer than 2^30 in a lane.
+  void settle(int64_t places) {
+    counted += places;
+    if (counted / kLanesOf<T> >= int64_t{1} << 30) move_counts();
+  }
+  void move_counts() {
+    for (int i = 0; i < kLanesOf<T>; ++i) {
+      all_correct += correct[i];
+      all_valid += valid[i];
+    }
+    correct = valid = Vec<Int<T>>{};
+    counted = 0;
+  }
+  void add_to(const LossTables& tables, LossSums* sums) {
+    move_counts();
+    double all_weight = 0;
     for (int i = 0; i < kLanesOf<T>; ++i) {
       sums->loss += loss[i];
-      sums->weight += tables.weighted ? weight[i] : static_cast<double>(valid[i]);
-      sums->correct += correct[i];
-      sums->valid += valid[i];
+      all_weight += weight[i];
     }
+    sums->weight += tables.weighted ? all_weight : static_cast<double>(all_valid);
+    sums->correct += all_correct;
+    sums->valid += all_valid;
   }
 };
 
@@ -79,6 +97,7 @@ inline void add_equal_losses(const LossRow<T>& row, bool accuracy, int64_t size,
       at_label = Vec<T>{};
     }
   }
+  sums->settle(size);
 }
 
 // From softmax to loss, in place: sum becomes the log-sum, +inf where the pixel does not count. `weighted`: by pixel_weight.
@@ -112,6 +131,7 @@ inline void finish_row(const LossTables& tables, bool weighted, bool accuracy,
     }
     if (accuracy) sums->correct -= (y == load<Int<T>>(row.argmax + i)) & counts;
   }
+  sums->settle(size);
 }
 
 // Factors of the gradient: grad[c] = e^(x - shift) k - [c == label] k_label - beta_c k_beta.
