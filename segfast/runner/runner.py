@@ -40,7 +40,7 @@ from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume
 from segfast.runner.save import save_run
 from segfast.runner.stop_signals import StopSignals, train_until_stopped
-from segfast.runner.wrap import wrap_model
+from segfast.runner.wrap import init_weights, shards, wrap_model
 
 NOT_TOLD = (
     "resume",
@@ -156,8 +156,11 @@ class Runner:
         self.metrics: dict = {}
         self.load_from, self.resume, self._loaded = load_from, resume, False
         self.trust_checkpoint = trust_checkpoint
-        model = build_model(model, data_preprocessor).to(self.device)
-        self.model = wrap_model(model, model_wrapper_cfg, sync_bn, find_unused_parameters)
+        self.model: Any = build_model(model, data_preprocessor).to(self.device)
+        self._initialised = False
+        if shards(model_wrapper_cfg) and train_dataloader is not None:
+            self.init_weights()
+        self.model = wrap_model(self.model, model_wrapper_cfg, sync_bn, find_unused_parameters)
         self.visualizer = build_visualizer(visualizer, self.work_dir)
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
         self._actions: dict[str, list[Callable]] = {}  # stage -> what its hooks do there
@@ -256,6 +259,12 @@ class Runner:
         """Test once; returns the metrics."""
         self.test_loop = build_loop(self, "test", *self._parts["test"])
         return self._evaluate(self.test_loop, "test_dataloader")
+
+    def init_weights(self) -> None:
+        """Initialise the model as it says itself, once; what it starts from is loaded behind that."""
+        if not self._initialised:
+            init_weights(self.model)
+        self._initialised = True
 
     def call_hook(self, stage: str, **kwargs: Any) -> None:
         """Call every hook that acts at a point, in order of priority."""
