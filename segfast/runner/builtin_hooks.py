@@ -7,6 +7,7 @@ from typing import Any
 
 from segfast.registry import HOOKS
 from segfast.runner.hooks import Hook
+from segfast.runner.message_hub import MessageHub, only_numbers
 
 
 @HOOKS.register_module()
@@ -16,9 +17,12 @@ class RuntimeInfoHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Any) -> None:
-        """How long training will be."""
+        """How long training will be, and the learning rates, for whoever asks."""
         for name in ("iter", "epoch", "max_iters", "max_epochs"):
             runner.message_hub.update_info(name, getattr(runner, name))
+        wrapper = runner.optim_wrapper
+        for name in wrapper.get_lr():
+            runner.message_hub.follow(f"train/{name}", lambda n=name: wrapper.get_lr()[n][0])
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Where training is."""
@@ -31,6 +35,23 @@ class RuntimeInfoHook(Hook):
         """The losses and whatever else the model returned."""
         for name, value in (outputs or {}).items():
             runner.message_hub.update_scalar(f"train/{name}", value)
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """The metrics, as `val/mIoU` and so on."""
+        self._tell(runner.message_hub, "val", metrics or {})
+
+    def after_test_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """The metrics, as `test/mIoU` and so on."""
+        self._tell(runner.message_hub, "test", metrics or {})
+
+    def _tell(self, hub: MessageHub, mode: str, metrics: dict) -> None:
+        """Numbers become scalars, everything else facts."""
+        numbers = only_numbers(metrics)
+        for name, value in metrics.items():
+            if name in numbers:
+                hub.update_scalar(f"{mode}/{name}", numbers[name])
+            else:
+                hub.update_info(f"{mode}/{name}", value)
 
 
 @HOOKS.register_module()
