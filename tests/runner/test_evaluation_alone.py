@@ -6,6 +6,8 @@ import pytest
 import torch
 from runner.toys import ToyData, ToyMetric, ToyModel, toy_config
 
+from segfast.errors import ConfigError
+from segfast.evaluation import Evaluator
 from segfast.runner import Runner
 
 TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper")
@@ -58,3 +60,38 @@ def test_a_whole_config_that_only_validates(tmp_path):
     runner = Runner.from_cfg(toy_config(tmp_path))
     assert runner.val() == runner.metrics
     assert not list(tmp_path.glob("*.pth"))
+
+
+class Doubled(Evaluator):
+    """An evaluator of one's own."""
+
+    def evaluate(self, size):
+        return {name: 2 * value for name, value in super().evaluate(size).items()}
+
+
+@pytest.mark.parametrize("evaluator", [
+    {"type": "Evaluator", "metrics": [{"type": ToyMetric}, {"type": ToyMetric, "prefix": "b"}]},
+    {"metrics": {"type": ToyMetric}},
+    {"metrics": ToyMetric()},
+    {"type": Doubled, "metrics": [ToyMetric()]},
+    [{"type": ToyMetric}],
+    ToyMetric(),
+    Evaluator(ToyMetric()),
+], ids=["mmengine", "no_type", "object", "own", "list", "metric", "evaluator"])  # fmt: skip
+def test_forms_of_an_evaluator(tmp_path, evaluator):
+    values = parts("val") | {"val_evaluator": evaluator}
+    metrics = plain(tmp_path / "a", **values).val()
+    single = plain(tmp_path / "b", **parts("val")).val()["aAcc"]
+    own = isinstance(evaluator, dict) and evaluator.get("type") is Doubled
+    assert set(metrics.values()) == {2 * single if own else single}
+
+
+@pytest.mark.parametrize(("evaluator", "text"), [
+    ({"type": "Evaluator", "metrics": [{"type": "IoUMetric", "iou_metric": 1}]},
+     r"^val_evaluator.0.iou_metric: .*did you mean iou_metrics"),
+    ({"type": "Evaluater", "metrics": []}, r"^val_evaluator.type: .*did you mean Evaluator"),
+    ({"type": "IoUMetrc"}, r"^val_evaluator.type: .*did you mean IoUMetric"),
+])  # fmt: skip
+def test_what_is_refused_of_an_evaluator(tmp_path, evaluator, text):
+    with pytest.raises(ConfigError, match=text):
+        plain(tmp_path, **parts("val") | {"val_evaluator": evaluator}).val()
