@@ -12,6 +12,7 @@ from segfast.distributed import world
 from segfast.errors import DataError
 from segfast.evaluation import BaseMetric, IoUMetric
 from segfast.models import Segmentor
+from segfast.runner.defaults import IMAGENET
 from segfast.structures import PixelData, SegDataSample
 
 CLASSES = 3
@@ -82,7 +83,7 @@ def config(
     data=(),
     val_size=7,
     model=(),
-    segmentor=Segmentor,
+    segmentor="Segmentor",
     optim=(),
     **changes,
 ):
@@ -117,7 +118,7 @@ CASES = {  # trained alike by any number of processes
     "accumulating": {"optim": {"accumulative_counts": 2, "clip_grad": {"max_norm": 0.1}}},
     "epochs": {"train_cfg": EPOCHS},
     "skipping": {"data": {"nan_at": 7}, "optim": {"nonfinite_loss": "skip"}},
-    "initialised": {"segmentor": Halved},
+    "initialised": {"segmentor": Halved, "data_preprocessor": IMAGENET},
     "averaged": {"custom_hooks": [{"type": "EMAHook", "momentum": 0.3}]},
 }
 SHARDED = {"model_wrapper_cfg": {"type": "FSDP", "min_params": 100}}
