@@ -13,12 +13,10 @@ RUNNER_KEYS = {
     "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "val_evaluator",
     "test_evaluator", "default_hooks", "custom_hooks", "load_from", "resume", "visualizer", "launcher", "env_cfg",
     "log_processor", "log_level", "default_scope", "randomness", "work_dir", "device", "experiment_name", "quiet",
-    "custom_imports", "model_wrapper_cfg", "sync_bn", "find_unused_parameters",
+    "custom_imports", "model_wrapper_cfg", "sync_bn", "find_unused_parameters", "compile",
+    "activation_checkpointing", "efficient_conv_bn_eval", "runner_type",
 }  # fmt: skip
-TOLERATED_KEYS = {
-    "vis_backends", "tta_model", "tta_pipeline", "cfg", "compile", "activation_checkpointing", "efficient_conv_bn_eval",
-    "runner_type",
-}  # fmt: skip
+TOLERATED_KEYS = {"vis_backends", "tta_model", "tta_pipeline", "cfg"}
 KNOWN_KEYS = RUNNER_KEYS | TOLERATED_KEYS
 
 

@@ -47,6 +47,7 @@ class IoUMetric(BaseMetric):
             set has `reduce_zero_label`.
         format_only: only write, do not evaluate (for test sets without labels).
         prefix: put before every name, `prefix/mIoU`.
+        collect_dir: see `BaseMetric`.
 
     Attributes:
         last_table: the latest evaluation as text, one line per class.
@@ -62,9 +63,10 @@ class IoUMetric(BaseMetric):
         output_dir: str | Path | None = None,
         format_only: bool = False,
         prefix: str | None = None,
+        collect_dir: str | None = None,
     ) -> None:
         """Check the settings; make `output_dir`."""
-        super().__init__(collect_device, prefix)
+        super().__init__(collect_device, prefix, collect_dir)
         names = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
         for name in names:
             if name not in _SCORES:

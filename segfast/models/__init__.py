@@ -9,6 +9,11 @@ from segfast.models.base_edit_model import BaseEditModel
 from segfast.models.base_gan import BaseGAN
 from segfast.models.base_segmentor import BaseSegmentor
 from segfast.models.batch_augments import CutMix, MixUp, Mosaic
+from segfast.models.binary_loss import (
+    _expand_onehot_labels,
+    binary_cross_entropy,
+    mask_cross_entropy,
+)
 from segfast.models.cascade_encoder_decoder import CascadeEncoderDecoder
 from segfast.models.data_preprocessor import SegDataPreProcessor
 from segfast.models.decode_heads import (
@@ -41,6 +46,7 @@ from segfast.models.reductions import (
     weighted_loss,
 )
 from segfast.models.segmentor import Segmentor
+from segfast.models.softmax_loss import cross_entropy
 from segfast.models.tta import BaseTTAModel, SegTTAModel
 from segfast.models.tversky_loss import TverskyLoss
 from segfast.models.zoo import SegNetS
@@ -90,7 +96,11 @@ __all__ = [
     "Segmentor",
     "TverskyLoss",
     "UPerHead",
+    "_expand_onehot_labels",
     "accuracy",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "mask_cross_entropy",
     "reduce_loss",
     "stack_batch",
     "weight_reduce_loss",

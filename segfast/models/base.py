@@ -15,6 +15,7 @@ from segfast.models.base_data_preprocessor import (
     cuda_device,
     device_argument,
 )
+from segfast.models.initial_weights import init_parts
 from segfast.registry import MODELS
 
 
@@ -51,6 +52,13 @@ class BaseModel(nn.Module, ABC):
             )
         self.init_cfg = init_cfg
         self.data_preprocessor = data_preprocessor
+
+    def init_weights(self) -> None:
+        """Called once before a training that does not resume: the parts that have it initialise.
+
+        Constructors of segfast's classes initialise already; a subclass that overrides this calls it for its parts.
+        """
+        init_parts(self)
 
     @abstractmethod
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:

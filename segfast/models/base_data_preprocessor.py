@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segfast.models.staging import Flight, StagingRing, moves_by_field, packable_tensors
+from segfast.ops.normalize_pad_stack import IMAGE_DTYPES
 from segfast.registry import MODELS
 from segfast.structures import BaseDataElement
 
@@ -166,3 +167,10 @@ def register_mean_std(
     module.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
     module.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
     return [float(value) for value in mean], [float(value) for value in std]
+
+
+def of_one_dtype(images: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Images as a list, of one dtype that the operator reads: float32 where they differ."""
+    if len({image.dtype for image in images}) > 1 or images[0].dtype not in IMAGE_DTYPES:
+        return [image.float() for image in images]
+    return list(images)

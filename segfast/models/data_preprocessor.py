@@ -10,9 +10,12 @@ from torch import Tensor
 
 from segfast import ops
 from segfast.errors import DataError
-from segfast.models.base_data_preprocessor import BaseDataPreprocessor, register_mean_std
+from segfast.models.base_data_preprocessor import (
+    BaseDataPreprocessor,
+    of_one_dtype,
+    register_mean_std,
+)
 from segfast.models.mixed_labels import GROUND_TRUTH
-from segfast.ops.normalize_pad_stack import IMAGE_DTYPES
 from segfast.registry import MODELS
 from segfast.structures import SegDataSample
 
@@ -99,7 +102,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
                 fit `mean`; a map is of another size than its image.
         """
         data = self._staged_cast(data)
-        inputs, samples = _of_one_dtype(data["inputs"]), data.get("data_samples")
+        inputs, samples = of_one_dtype(data["inputs"]), data.get("data_samples")
         shapes = [image.shape[-2:] for image in inputs]
         if not training:
             cfg = self.test_cfg or {}
@@ -177,13 +180,6 @@ def _built(augments: Any) -> Any:
     if isinstance(augments, Mapping):
         return MODELS.build(augments, path="batch_augments")
     return [MODELS.build(cfg, path=f"batch_augments[{i}]") for i, cfg in enumerate(augments)]
-
-
-def _of_one_dtype(images: Sequence[Tensor] | Tensor) -> list[Tensor]:
-    """Images as a list, of one dtype that the operator reads: float32 where they differ."""
-    if len({image.dtype for image in images}) > 1 or images[0].dtype not in IMAGE_DTYPES:
-        return [image.float() for image in images]
-    return list(images)
 
 
 def _common_size(

@@ -9,7 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfast import ops
-from segfast.models.base_data_preprocessor import BaseDataPreprocessor, register_mean_std
+from segfast.models.base_data_preprocessor import (
+    BaseDataPreprocessor,
+    of_one_dtype,
+    register_mean_std,
+)
 from segfast.registry import MODELS
 
 
@@ -98,7 +102,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
             assert inputs.ndim == 4, f"expected inputs (N, C, H, W), got {tuple(inputs.shape)}"
             images = list(inputs)
         elif isinstance(inputs, (list, tuple)) and all(isinstance(x, Tensor) for x in inputs):
-            images = list(inputs)
+            images = of_one_dtype(inputs)
         else:
             raise TypeError(f"expected inputs as tensor or list of tensors, got {type(inputs)}")
         batch["inputs"] = self._stack(images)

@@ -14,7 +14,7 @@ from segfast.datasets import build_dataloader, sampler_of
 from segfast.distributed import is_first, world
 from segfast.errors import ConfigError
 from segfast.evaluation import Evaluator
-from segfast.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS, VISUALIZERS
+from segfast.registry import EVALUATORS, HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS, VISUALIZERS
 from segfast.runner.defaults import HOOKS as DEFAULT_HOOKS
 from segfast.runner.defaults import train_cfg
 from segfast.runner.hooks import STAGES, Hook, priority_number
@@ -71,13 +71,17 @@ def build_loop(runner: Any, mode: str, dataloader_cfg: Any, loop_cfg: Any, evalu
     _check_shares(dataloader, f"{mode}_dataloader")
     arguments = {"runner": runner, "dataloader": dataloader}
     if mode != "train":
-        try:  # metrics know their own keys only
-            arguments["evaluator"] = (
-                evaluator if isinstance(evaluator, Evaluator) else Evaluator(evaluator)
-            )
-        except ConfigError as error:
-            raise error.under(f"{mode}_evaluator") from None
+        arguments["evaluator"] = _build_evaluator(evaluator, f"{mode}_evaluator")
     return LOOPS.build(loop_cfg, path=f"{mode}_cfg", **arguments)
+
+
+def _build_evaluator(cfg: Any, path: str) -> Any:
+    """An evaluator: itself, from dict(type="Evaluator", metrics=...), or from its metrics."""
+    if isinstance(cfg, Evaluator):
+        return cfg
+    if not (isinstance(cfg, Mapping) and "metrics" in cfg):
+        cfg = {"metrics": cfg}
+    return EVALUATORS.build({"type": "Evaluator", **cfg}, path=path)
 
 
 def _check_shares(dataloader: Any, path: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from segfast.registry import HOOKS
 from segfast.runner.hooks import Hook
+from segfast.runner.message_hub import MessageHub, only_numbers
 
 
 @HOOKS.register_module()
@@ -16,9 +17,12 @@ class RuntimeInfoHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Any) -> None:
-        """How long training will be."""
+        """How long training will be, and the learning rates, for whoever asks."""
         for name in ("iter", "epoch", "max_iters", "max_epochs"):
             runner.message_hub.update_info(name, getattr(runner, name))
+        wrapper = runner.optim_wrapper
+        for name in wrapper.get_lr():
+            runner.message_hub.follow(f"train/{name}", lambda n=name: wrapper.get_lr()[n][0])
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Where training is."""
@@ -32,16 +36,38 @@ class RuntimeInfoHook(Hook):
         for name, value in (outputs or {}).items():
             runner.message_hub.update_scalar(f"train/{name}", value)
 
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """The metrics, as `val/mIoU` and so on."""
+        self._tell(runner.message_hub, "val", metrics or {})
+
+    def after_test_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """The metrics, as `test/mIoU` and so on."""
+        self._tell(runner.message_hub, "test", metrics or {})
+
+    def _tell(self, hub: MessageHub, mode: str, metrics: dict) -> None:
+        """Numbers become scalars, everything else facts."""
+        numbers = only_numbers(metrics)
+        for name, value in metrics.items():
+            if name in numbers:
+                hub.update_scalar(f"{mode}/{name}", numbers[name])
+            else:
+                hub.update_info(f"{mode}/{name}", value)
+
 
 @HOOKS.register_module()
 class IterTimerHook(Hook):
-    """Wall-clock seconds per iteration: `time` in all, `data_time` waiting for the batch."""
+    """Wall-clock seconds per iteration: `time` in all, `data_time` waiting for the batch.
+
+    The time of a validation, or a test, ends behind its evaluation, which waits for the device.
+    """
 
     def __init__(self) -> None:
         """Start with empty sums."""
         self.sums = {"time": 0.0, "data_time": 0.0}
         self.count = 0
         self._mark = time.perf_counter()
+        self.evaluation: dict[str, float] = {}  # the means of the latest validation or test
+        self._waited, self._num_batches, self._began = 0.0, 0, 0.0
 
     def before_train_epoch(self, runner: Any) -> None:
         """Restart the clock: what lies between epochs is no iteration."""
@@ -59,6 +85,30 @@ class IterTimerHook(Hook):
         self.sums["time"] += now - self._mark
         self.count += 1
         self._mark = now
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Start the clock of a validation."""
+        self._waited, self._num_batches = 0.0, 0
+        self._began = self._evaluation_mark = time.perf_counter()
+
+    def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """The batch is there."""
+        self._waited += time.perf_counter() - self._evaluation_mark
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """The prediction is queued."""
+        self._num_batches += 1
+        self._evaluation_mark = time.perf_counter()
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """Means, for the log's line."""
+        spent, num_batches = time.perf_counter() - self._began, max(self._num_batches, 1)
+        self.evaluation = {"data_time": self._waited / num_batches, "time": spent / num_batches}
+
+    before_test_epoch, before_test_iter = before_val_epoch, before_val_iter
+    after_test_iter, after_test_epoch = after_val_iter, after_val_epoch
 
     def after_val(self, runner: Any) -> None:
         """Validation is no iteration either."""

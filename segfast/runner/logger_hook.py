@@ -145,6 +145,7 @@ class LoggerHook(Hook):
         values = only_numbers(metrics)
         step = runner.epoch if getattr(runner.train_loop, "by_epoch", False) else runner.iter
         record = {"mode": mode, "iter": runner.iter, "epoch": runner.epoch, "step": step, **values}
+        record |= runner.timer.evaluation
         self._record(runner, record)
         num_batches = len(loop.dataloader)
         counted = "Epoch" if getattr(runner.train_loop, "by_epoch", False) else "Iter"

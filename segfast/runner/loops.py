@@ -58,7 +58,7 @@ class _TrainLoop:
         self.validated = 0  # the step whose validation was the last to be finished
         self.stop_training = False  # EarlyStoppingHook sets it
 
-    def run_iter(self, batch_idx: int, data_batch: Any) -> None:
+    def _step(self, batch_idx: int, data_batch: Any) -> None:
         """One iteration: before_train_iter, train_step, after_train_iter."""
         self.runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
         try:
@@ -171,6 +171,10 @@ class EpochBasedTrainLoop(_TrainLoop):
             self._validate(self.epoch, last=self.epoch == self.max_epochs)
         self.runner.call_hook("after_train")
 
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One iteration with batch `idx` of the epoch, for subclasses to override."""
+        self._step(idx, data_batch)
+
     def go_on_from(self, meta: Mapping[str, Any]) -> None:
         """As every loop; the iterations to come may have become more, or fewer."""
         super().go_on_from(meta)
@@ -233,11 +237,15 @@ class IterBasedTrainLoop(_TrainLoop):
         self.runner.model.train()
         with closing(self._batches()) as batches:
             while self.iter < self.max_iters and not self.stop_training:
-                self.run_iter(self.iter, next(batches))
+                self.run_iter(next(batches))
                 if self._validate(self.iter, last=self.iter == self.max_iters):
                     self.runner.model.train()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
+
+    def run_iter(self, data_batch: Any) -> None:
+        """One iteration, for subclasses to override."""
+        self._step(self.iter, data_batch)
 
     def _batches(self) -> Generator[Any, None, None]:
         """Batches without end; an infinite sampler never needs the restart."""

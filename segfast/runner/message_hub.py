@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -33,16 +33,64 @@ class Scalar:
         return sum(to_numbers(values)) / max(len(values), 1)
 
 
+class Followed(Scalar):
+    """A value that is read when somebody asks; it has no history, and log lines leave it out."""
+
+    KEPT = 0
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        """Take the function that reads it."""
+        super().__init__()
+        self.read = read
+
+    def current(self) -> float:
+        """What it is now."""
+        return float(self.read())
+
+    def mean(self, window: int | None = None) -> float:
+        """The same."""
+        return self.current()
+
+
 class MessageHub:
     """Scalars by name (`train/loss`) and plain facts (`iter`, `epoch`, `max_iters`)."""
+
+    _current: Optional["MessageHub"] = None  # the newest
 
     def __init__(self) -> None:
         """Start empty."""
         self.scalars: dict[str, Scalar] = {}
         self.runtime_info: dict[str, Any] = {}
+        self._not_resumed: set[str] = set()
+        MessageHub._current = self
+
+    @classmethod
+    def get_current_instance(cls) -> "MessageHub":
+        """The newest hub, a Runner's if there is one: for code that does not know the Runner."""
+        return MessageHub._current or cls()
+
+    @property
+    def log_scalars(self) -> dict[str, Scalar]:
+        """MMEngine's name of `scalars`."""
+        return self.scalars
+
+    @property
+    def resumed_keys(self) -> dict[str, bool]:
+        """By name, whether a checkpoint takes it along; facts are told anew."""
+        facts = dict.fromkeys(self.runtime_info, False)
+        return facts | {name: self._is_resumed(name) for name in self.scalars}
+
+    def follow(self, name: str, read: Callable[[], float]) -> None:
+        """Let `get_scalar(name).current()` be what `read` returns then; costs nothing until somebody asks."""
+        self.scalars[name] = Followed(read)
 
     def update_scalar(self, name: str, value: Any, count: int = 1, resumed: bool = True) -> None:
-        """Add a value: a number, or a 0-d tensor, which is not waited for. `count` and `resumed` are for callers."""
+        """Add a value: a number, or a 0-d tensor, which is not waited for.
+
+        Without `resumed` checkpoints leave it out; `count` is for callers.
+        """
+        if not resumed:
+            self._not_resumed.add(name)
         scalar = self.scalars.get(name)
         if scalar is None:
             scalar = self.scalars[name] = Scalar()
@@ -52,7 +100,8 @@ class MessageHub:
     def update_scalars(self, values: Mapping[str, Any], resumed: bool = True) -> None:
         """Add several: numbers, tensors, or dict(value=..., count=...)."""
         for name, value in values.items():
-            self.update_scalar(name, value["value"] if isinstance(value, Mapping) else value)
+            number = value["value"] if isinstance(value, Mapping) else value
+            self.update_scalar(name, number, resumed=resumed)
 
     def get_scalar(self, name: str) -> Scalar:
         """The values of that name.
@@ -68,16 +117,24 @@ class MessageHub:
         """Set a fact."""
         self.runtime_info[name] = value
 
+    def update_info_dict(self, facts: Mapping[str, Any], resumed: bool = True) -> None:
+        """Set several facts."""
+        self.runtime_info.update(facts)
+
+    def pop_info(self, name: str, default: Any = None) -> Any:
+        """Forget a fact; what it was, or the default."""
+        return self.runtime_info.pop(name, default)
+
     def get_info(self, name: str, default: Any = None) -> Any:
         """A fact, or the default."""
         return self.runtime_info.get(name, default)
 
     def pending(self) -> dict[str, list[float]]:
-        """What the next log line will average, as numbers, for a checkpoint."""
+        """What the next log line will average, and earlier metrics, as numbers, for a checkpoint."""
         return {
             name: to_numbers(scalar.values)
             for name, scalar in self.scalars.items()
-            if scalar.values
+            if scalar.values and self._is_resumed(name)
         }
 
     def resume(self, pending: Mapping[str, list[float]]) -> None:
@@ -86,6 +143,9 @@ class MessageHub:
         for name, values in pending.items():
             for value in values:
                 self.update_scalar(name, value)
+
+    def _is_resumed(self, name: str) -> bool:
+        return name not in self._not_resumed and not isinstance(self.scalars[name], Followed)
 
     def take(
         self, prefix: str, window: int | None = None, finite: bool = False

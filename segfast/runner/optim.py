@@ -44,10 +44,8 @@ class OptimWrapper:
         """Check the settings."""
         if accumulative_counts < 1:
             raise ValueError(f"expected accumulative_counts >= 1, got {accumulative_counts}")
-        if clip_grad is not None and (not isinstance(clip_grad, Mapping) or not clip_grad):
-            raise ValueError(
-                "If `clip_grad` is not None, it should be a dict such as dict(max_norm=1.0)"
-            )
+        problem = "If `clip_grad` is not None, it should be a dict such as dict(max_norm=1.0)"
+        assert clip_grad is None or (isinstance(clip_grad, Mapping) and clip_grad), problem
         self.optimizer = optimizer
         self.accumulative_counts = accumulative_counts
         self.clip_grad = dict(clip_grad) if clip_grad else None
@@ -205,6 +203,7 @@ class AmpOptimWrapper(OptimWrapper):
         optimizer: a torch optimiser.
         dtype: "float16" (default on CUDA) or "bfloat16" (default on the CPU), or the torch dtype.
         loss_scale: "dynamic", a fixed number, or a dict for torch.amp.GradScaler; float16 only.
+        use_fsdp: may stay in a config of MMEngine's; sharded gradients need no other scaler here.
         options: as `OptimWrapper`.
     """
 
@@ -213,6 +212,7 @@ class AmpOptimWrapper(OptimWrapper):
         optimizer: torch.optim.Optimizer,
         dtype: str | torch.dtype | None = None,
         loss_scale: str | float | Mapping = "dynamic",
+        use_fsdp: bool = False,
         **options: Any,
     ) -> None:
         """Choose the device type from the parameters."""

@@ -28,6 +28,8 @@ def load_or_resume(runner: Any, training: bool = True) -> None:
     """
     found = _find(runner, training) if is_first() else None
     source = share(found and found[0])  # the first process decides
+    if training and not (runner.resume and source):
+        runner.init_weights()
     if source is None:
         if runner.resume and training:  # records of a run that was killed before its first save
             runner.log.forget(lambda record: False)

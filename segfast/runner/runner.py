@@ -26,6 +26,7 @@ from segfast.runner.build import (
 )
 from segfast.runner.builtin_hooks import IterTimerHook
 from segfast.runner.checkpoint_hook import CheckpointHook
+from segfast.runner.compiled import compile_forward
 from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import (
     greeting,
@@ -40,7 +41,7 @@ from segfast.runner.optim_build import build_optim_wrapper, scale_lr
 from segfast.runner.resume import load_or_resume
 from segfast.runner.save import save_run
 from segfast.runner.stop_signals import StopSignals, train_until_stopped
-from segfast.runner.wrap import wrap_model
+from segfast.runner.wrap import init_weights, shards, wrap_model
 
 NOT_TOLD = (
     "resume",
@@ -86,7 +87,9 @@ class Runner:
             their arguments.
         sync_bn: with several processes on CUDA, batch norm over all of them.
         find_unused_parameters: with several processes, for models of which some parameters get no gradient.
+        compile: True, or a dict of torch.compile's arguments: compile the forward pass of training.
         log_level, default_scope: may stay in a config.
+        activation_checkpointing, efficient_conv_bn_eval, runner_type: do nothing here; a warning says so.
 
     Raises:
         ConfigError: a key is wrong, a group is incomplete; the text starts with the key's path.
@@ -136,6 +139,10 @@ class Runner:
         model_wrapper_cfg: Mapping | None = None,
         sync_bn: str | bool | None = None,
         find_unused_parameters: bool = False,
+        compile: bool | Mapping | None = None,
+        activation_checkpointing: Any = None,
+        efficient_conv_bn_eval: Any = None,
+        runner_type: str | None = None,
     ) -> None:
         """Seed, open the log, build the model and the hooks."""
         self._parts = {
@@ -156,13 +163,24 @@ class Runner:
         self.metrics: dict = {}
         self.load_from, self.resume, self._loaded = load_from, resume, False
         self.trust_checkpoint = trust_checkpoint
-        model = build_model(model, data_preprocessor).to(self.device)
-        self.model = wrap_model(model, model_wrapper_cfg, sync_bn, find_unused_parameters)
+        self.model: Any = build_model(model, data_preprocessor).to(self.device)
+        told = compile_forward(self.model, compile)
+        self._initialised = False
+        if shards(model_wrapper_cfg) and train_dataloader is not None:
+            self.init_weights()
+        self.model = wrap_model(self.model, model_wrapper_cfg, sync_bn, find_unused_parameters)
         self.visualizer = build_visualizer(visualizer, self.work_dir)
         self.hooks = build_hooks(default_hooks or {}, custom_hooks or [], log_processor or {})
         self._actions: dict[str, list[Callable]] = {}  # stage -> what its hooks do there
         self.log = self.logger = RunLog(self.work_dir, quiet)
         tell_failures_to(self.log.file_only)
+        if told:
+            self.log.info(told)
+        self._warn_of_unused(
+            activation_checkpointing=activation_checkpointing,
+            efficient_conv_bn_eval=efficient_conv_bn_eval,
+            runner_type=None if runner_type == "Runner" else runner_type,
+        )
         self.stop = StopSignals()
 
     @classmethod
@@ -257,6 +275,12 @@ class Runner:
         self.test_loop = build_loop(self, "test", *self._parts["test"])
         return self._evaluate(self.test_loop, "test_dataloader")
 
+    def init_weights(self) -> None:
+        """Initialise the model as it says itself, once; what it starts from is loaded behind that."""
+        if not self._initialised:
+            init_weights(self.model)
+        self._initialised = True
+
     def call_hook(self, stage: str, **kwargs: Any) -> None:
         """Call every hook that acts at a point, in order of priority."""
         if stage not in self._actions:
@@ -284,6 +308,12 @@ class Runner:
     ) -> None:
         """Write the state of the run; `weights_only` leaves out all but weights and meta, `without` those parts."""
         save_run(self, path, step=step, epoch=epoch, weights_only=weights_only, without=without)
+
+    def _warn_of_unused(self, **given: Any) -> None:
+        """Keys of MMEngine's that have no meaning here."""
+        for key, value in given.items():
+            if value:
+                self.log.warning(f"{key}={value!r} does nothing here")
 
     def _evaluate(self, loop: Any, key: str) -> dict:
         if loop is None:

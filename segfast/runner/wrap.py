@@ -15,6 +15,7 @@ from segfast.distributed import world
 from segfast.errors import ConfigError
 from segfast.models import BaseModel
 from segfast.models.distributed import unwrapped
+from segfast.models.initial_weights import init_parts
 from segfast.registry import MODELS
 
 _DEFAULT = "MMDistributedDataParallel"
@@ -63,6 +64,23 @@ def wrap_model(
             options[name] = False
         options.setdefault("find_unused_parameters", find_unused_parameters)
     return MODELS.build(options, path="model_wrapper_cfg", module=model)
+
+
+def shards(cfg: Mapping | None) -> bool:
+    """Whether `wrap_model` deals the parameters out: they have to be initialised before."""
+    return world()[1] > 1 and (cfg or {}).get("type") == "FSDP"
+
+
+def init_weights(model: nn.Module) -> None:
+    """The model's own `init_weights`, or else its parts'; the first process's weights for all of them."""
+    bare = unwrapped(model)
+    if hasattr(bare, "init_weights"):
+        bare.init_weights()
+    else:
+        init_parts(bare)
+    if world()[1] > 1:
+        for tensor in (*bare.parameters(), *bare.buffers()):
+            torch.distributed.broadcast(tensor.data, src=0)
 
 
 def _has_sync_bn(model: nn.Module) -> bool:

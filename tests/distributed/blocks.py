@@ -8,8 +8,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from segfast.distributed import world
 from segfast.errors import DataError
 from segfast.evaluation import BaseMetric, IoUMetric
+from segfast.models import Segmentor
+from segfast.runner.defaults import IMAGENET
 from segfast.structures import PixelData, SegDataSample
 
 CLASSES = 3
@@ -59,17 +62,35 @@ class Seen(BaseMetric):
         return {"seen": results}
 
 
+class Halved(Segmentor):
+    """Its own initial weights, of which the first process's have to count."""
+
+    def init_weights(self):
+        for parameter in self.parameters():
+            parameter.data.mul_(0.5).add_(world()[0])
+
+
 def net(norm=False, dropout=0.0):
     norms = [nn.BatchNorm2d(8)] if norm else []
     first = [nn.Conv2d(3, 8, 3, padding=1), *norms, nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*first, nn.Conv2d(8, CLASSES, 1))
 
 
-def config(work_dir, processes=1, *, data=(), val_size=7, model=(), optim=(), **changes):
+def config(
+    work_dir,
+    processes=1,
+    *,
+    data=(),
+    val_size=7,
+    model=(),
+    segmentor="Segmentor",
+    optim=(),
+    **changes,
+):
     """A training of 6 iterations of 4 samples, the same for any number of processes: they share the batch."""
     optimizer = {"type": "SGD", "lr": 0.05, "momentum": 0.9}
     full = {
-        "model": {"type": "Segmentor", "net": {"type": net, **dict(model)}, "num_classes": CLASSES},
+        "model": {"type": segmentor, "net": {"type": net, **dict(model)}, "num_classes": CLASSES},
         "work_dir": str(work_dir),
         "train_dataloader": {
             "batch_size": 4 // processes,
@@ -97,11 +118,13 @@ CASES = {  # trained alike by any number of processes
     "accumulating": {"optim": {"accumulative_counts": 2, "clip_grad": {"max_norm": 0.1}}},
     "epochs": {"train_cfg": EPOCHS},
     "skipping": {"data": {"nan_at": 7}, "optim": {"nonfinite_loss": "skip"}},
+    "initialised": {"segmentor": Halved, "data_preprocessor": IMAGENET},
     "averaged": {"custom_hooks": [{"type": "EMAHook", "momentum": 0.3}]},
 }
 SHARDED = {"model_wrapper_cfg": {"type": "FSDP", "min_params": 100}}
 SHARDED_CASES = {
-    f"sharded_{name}": CASES[name] | SHARDED for name in ("adam", "accumulating", "averaged")
+    f"sharded_{name}": CASES[name] | SHARDED
+    for name in ("adam", "accumulating", "averaged", "initialised")
 }
 EXACT = {  # with random numbers of each process's own, and half an accumulation group in the checkpoint
     "dropout": {

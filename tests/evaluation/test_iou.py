@@ -14,6 +14,7 @@ from PIL import Image
 
 from segfast.errors import ConfigError, LabelError, UserError
 from segfast.evaluation import Evaluator, IoUMetric
+from segfast.registry import METRICS
 
 CLASSES = ("road", "car", "sky", "tree", "nobody")
 
@@ -231,3 +232,11 @@ def test_cuda_counts_without_waiting():
         torch.cuda.set_sync_debug_mode("default")
     assert metric.results[0].is_cuda
     assert metric.evaluate(6) == evaluate(make_samples())[1]
+
+
+def test_arguments_of_every_metric_and_misspelt_ones():
+    METRICS.build({"type": "IoUMetric", "collect_device": "cpu", "collect_dir": "somewhere"})
+    with pytest.raises(ValueError, match="collect_dir could only be used with"):
+        IoUMetric(collect_device="gpu", collect_dir="somewhere")
+    with pytest.raises(ConfigError, match=r"^iou_metric: .*did you mean iou_metrics"):
+        METRICS.build({"type": "IoUMetric", "iou_metric": "mIoU"})

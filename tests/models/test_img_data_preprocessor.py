@@ -70,3 +70,10 @@ def test_rejections():
         norm({"inputs": "text"})
     with pytest.raises(KeyError):
         norm({})
+
+
+def test_images_of_several_dtypes_become_float():
+    values = torch.arange(12).view(1, 3, 4)
+    images = [values.to(torch.uint8), values.double(), values > 5]
+    out = ImgDataPreprocessor([1.0], [2.0])({"inputs": images})["inputs"]
+    assert torch.equal(out, torch.stack([(image.float() - 1) / 2 for image in images]))

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segfast import models
 from segfast.errors import LabelError, UserError
 from segfast.models import CrossEntropyLoss
 
@@ -256,3 +257,26 @@ def test_constructor_and_rejections():
         CrossEntropyLoss()(logits, label)
     with pytest.raises(AssertionError, match="weight"):
         CrossEntropyLoss()(logits, label, weight=torch.ones(2), ignore_index=255)
+
+
+def test_what_upstreams_tests_import():
+    """Their functions by their names, and in their order of arguments."""
+    pred, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    label[0, 0] = 255
+    truth = F.cross_entropy(pred, label, ignore_index=255, reduction="none")
+    rule = (None, None, "mean", None, 255, True)
+    torch.testing.assert_close(models.cross_entropy(pred, label, *rule), truth.sum() / 28)
+    onehot, weight, valid = models._expand_onehot_labels(label, None, pred.shape, 255)
+    torch.testing.assert_close(
+        models.binary_cross_entropy(pred, label, None, "sum", None, None, 255),
+        (F.binary_cross_entropy_with_logits(pred, onehot, reduction="none") * weight).sum(),
+    )
+    assert valid.sum() == 28 * 3
+    masks, classes = torch.randint(0, 2, (2, 4, 4)), torch.tensor([2, 0])
+    torch.testing.assert_close(
+        models.mask_cross_entropy(pred, masks, classes),
+        F.binary_cross_entropy_with_logits(pred[[0, 1], classes], masks.float()).view(1),
+    )
+    assert models.reduce_loss(truth, "none") is truth
+    assert models.weighted_loss(F.mse_loss)(pred, pred) == 0
+    assert models.Accuracy()(pred, pred.argmax(1)) == [100.0]

@@ -34,7 +34,13 @@ class NoHook:
         (EveryIter(), {"after_train_iter", "after_val_iter", "after_test_iter"}),
         (
             IterTimerHook(),
-            {"before_train_epoch", "before_train_iter", "after_train_iter", "after_val"},
+            {"before_train_epoch", "before_train_iter", "after_train_iter", "after_val"}
+            | {
+                f"{at}_{mode}_{unit}"
+                for at in ("before", "after")
+                for mode in ("val", "test")
+                for unit in ("iter", "epoch")
+            },
         ),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from runner.toys import ToyData, ToyMetric, ToyModel, toy_config
 
 from segfast.errors import ConfigError
-from segfast.runner import Hook, Runner
+from segfast.runner import EpochBasedTrainLoop, Hook, IterBasedTrainLoop, Runner
 from segfast.structures import BaseDataElement
 
 
@@ -93,3 +93,32 @@ def test_a_runner_without_from_cfg_takes_mmengines_short_forms(tmp_path):
     assert (runner.epoch, runner.iter) == (2, 12)
     assert (tmp_path / "epoch_2.pth").is_file()
     assert runner.val() == runner.metrics  # after training, and not with the weights of before
+
+
+class OwnIterations(IterBasedTrainLoop):
+    """With MMEngine's signature."""
+
+    def run_iter(self, data_batch):
+        BATCHES.append((self.iter, len(data_batch["inputs"])))
+        super().run_iter(data_batch)
+
+
+class OwnEpochs(EpochBasedTrainLoop):
+    """With MMEngine's signature."""
+
+    def run_iter(self, idx, data_batch):
+        BATCHES.append((idx, len(data_batch["inputs"])))
+        super().run_iter(idx, data_batch)
+
+
+BATCHES = []
+
+
+@pytest.mark.parametrize(("loop", "places"), [
+    ({"type": OwnIterations, "max_iters": 8}, list(range(8))),
+    ({"type": OwnEpochs, "max_epochs": 2}, [0, 1, 2, 3, 4, 5] * 2),
+])  # fmt: skip
+def test_iterations_of_ones_own(tmp_path, loop, places):
+    BATCHES.clear()
+    Runner.from_cfg(toy_config(tmp_path, train_cfg=loop, param_scheduler=[])).train()
+    assert [(place, 4) for place in places] == BATCHES

@@ -47,8 +47,9 @@ def test_clipping_by_norm_and_value():
         wrapper = OptimWrapper(torch.optim.SGD([parameter], lr=1.0), clip_grad=clip)
         wrapper.update_params((parameter * 100).sum())
         assert check(1 - parameter.detach())
-    with pytest.raises(ValueError, match="If `clip_grad` is not None"):
-        OptimWrapper(optimizer(), clip_grad=3.0)
+    for wrong in (3.0, {}, [1.0]):
+        with pytest.raises(AssertionError, match="If `clip_grad` is not None"):
+            OptimWrapper(optimizer(), clip_grad=wrong)
 
 
 def test_amp_on_the_cpu_runs_under_bfloat16():
@@ -62,6 +63,7 @@ def test_amp_on_the_cpu_runs_under_bfloat16():
     assert not torch.equal(model.weight.detach(), before)
     with pytest.raises(TypeError, match="loss_scale must be of type float"):
         AmpOptimWrapper(optimizer(), loss_scale=None)
+    assert AmpOptimWrapper(optimizer=optimizer(), loss_scale=2.0, use_fsdp=True)._fixed_scale == 2.0
 
 
 def test_a_fixed_scale_stays_and_float16_is_scaled():

@@ -19,6 +19,7 @@ from segfast.models.decode_heads.arguments import (
     checked_outputs,
     checked_threshold,
 )
+from segfast.models.initial_weights import init_parts
 from segfast.models.mixed_labels import over_labels
 from segfast.models.named_losses import name_bad_label, named_losses, stack_labels
 from segfast.models.ohem_sampler import OHEMPixelSampler
@@ -114,6 +115,10 @@ class BaseDecodeHead(nn.Module, ABC):
         self.sampler: Any = None
         if sampler is not None:
             self.sampler = MODELS.build(sampler, path="sampler", context=self)
+
+    def init_weights(self) -> None:
+        """As `BaseModel.init_weights`."""
+        init_parts(self)
 
     @property
     def conv_options(self) -> dict[str, Any]:
