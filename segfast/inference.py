@@ -21,7 +21,7 @@ from segfast.runner.checkpoint import load_checkpoint, load_weights
 from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import choose_device
 from segfast.structures import SegDataSample
-from segfast.trusted_types import checked
+from segfast.trusted_types import checked, only_networks
 
 
 def segment(
@@ -70,8 +70,11 @@ def load_model(
     else:
         built_from = with_defaults(load_config(config))
     forget_pretrained(built_from)
+    dataset = _evaluation_dataset(built_from)
     try:
-        model = MODELS.build(built_from.get("model"), path="model")
+        with only_networks(checkpoint, trusted=trust_checkpoint or config is not None):
+            model = MODELS.build(built_from.get("model"), path="model")
+            pipeline = _built_pipeline(dataset.get("pipeline"))
     except ConfigError as error:
         if config is not None:
             raise
@@ -81,10 +84,22 @@ def load_model(
         ) from error
     load_weights(model, state, checkpoint)
     model.to(choose_device(device))
-    loader = built_from.get("test_dataloader") or built_from.get("val_dataloader") or {}
-    dataset = loader.get("dataset", {})
     meta = state.get("meta", {}).get("dataset_meta") or dataset.get("metainfo") or {}
-    return model, dataset.get("pipeline"), meta
+    return model, pipeline, meta
+
+
+def _evaluation_dataset(config: Mapping) -> Mapping:
+    """The config of the data set on which a model is tested, or validated; empty where there is none."""
+    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
+    return loader.get("dataset") or {}
+
+
+def _built_pipeline(pipeline: Sequence | None) -> list | None:
+    """The steps of an evaluation pipeline as objects: whatever they are, they are made here and not later."""
+    if pipeline is None:
+        return None
+    load, rest = _split_pipeline(pipeline)
+    return [*load.transforms, *rest.transforms]
 
 
 def _config_inside(state: Mapping, checkpoint: str | Path, trusted: bool) -> dict:
@@ -101,7 +116,15 @@ def _config_inside(state: Mapping, checkpoint: str | Path, trusted: bool) -> dic
         raise CheckpointError(f"{checkpoint}: {problem} {hint}") from None
     if not isinstance(config.get("model"), Mapping):
         raise CheckpointError(f"{checkpoint} carries no model to rebuild {hint}")
-    return config if trusted else checked(config, checkpoint)
+    return config if trusted else checked(_what_is_built(config), checkpoint)
+
+
+def _what_is_built(config: Mapping) -> dict:
+    """The parts of a checkpoint's config that prediction needs; what the others name is never called."""
+    built: dict[str, Any] = {"model": config["model"]}
+    dataset = _evaluation_dataset(config)
+    parts = {key: dataset[key] for key in ("pipeline", "metainfo") if key in dataset}
+    return {**built, "test_dataloader": {"dataset": parts}}
 
 
 def forget_pretrained(config: dict) -> None:

@@ -1,6 +1,8 @@
 """Turn a config's `type` strings into objects: the one place where names become classes."""
 
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+import contextvars
 import difflib
 import importlib
 import inspect
@@ -13,6 +15,22 @@ from segfast.errors import ConfigError, UserError
 
 _PLAIN_VALUES = (str, bytes, int, float, list, tuple, type(None))  # never an object already built
 _UNEXPECTED_KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_guard: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar(
+    "guard", default=None
+)
+
+
+@contextlib.contextmanager
+def guarded(check: Callable[[str], None]) -> Iterator[None]:
+    """Within it every dotted path is shown to `check`, which may raise, before anything is imported.
+
+    Whatever key the path stands under, and whichever constructor asks for it.
+    """
+    before = _guard.set(check)
+    try:
+        yield
+    finally:
+        _guard.reset(before)
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -86,7 +104,10 @@ class Registry:
         if type_name in self._entries:
             return self._entries[type_name]
         if "." in type_name:
-            return _import_dotted(type_name)
+            check = _guard.get()
+            if check is not None:
+                check(type_name)
+            return import_dotted(type_name)
         hint = did_you_mean(type_name, self._entries)
         if not hint:
             known = ", ".join(sorted(self._entries)[:12]) or "none"
@@ -141,9 +162,18 @@ def _refuse_standard_library(type_name: str, found: Any) -> None:
         raise ConfigError("", f"{problem} (hint: wrap it in a function of your own)")
 
 
-def _import_dotted(type_name: str) -> Callable:
-    """Import the longest module prefix of a dotted path, then walk the attributes."""
+def import_dotted(type_name: str) -> Callable:
+    """Import the longest module prefix of a dotted path, then walk the attributes.
+
+    Raises:
+        ConfigError: there is nothing of that name, or nothing that a config may call.
+    """
     parts = type_name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ConfigError("", f"{type_name!r} is neither a name nor a dotted path")
+    for part in parts:
+        if part.startswith("__") and part.endswith("__"):
+            raise ConfigError("", f"{type_name}: {part} is no part of a path to a class")
     for depth in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:depth])
         try:

@@ -16,7 +16,9 @@ from tiny_data import folder_config, make_folder
 
 import segfast
 from segfast.cli import main
+from segfast.datasets import BaseTransform
 from segfast.errors import CheckpointError
+from segfast.registry import TRANSFORMS
 from segfast.runner.checkpoint import load_checkpoint
 from segfast.trusted_types import checked
 
@@ -255,3 +257,55 @@ def test_safetensors(trained, tmp_path, capsys):
         with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read") as caught:
             load_checkpoint(path)
         assert "\n" not in str(caught.value)
+
+
+class Runs(BaseTransform):
+    """A transform that builds whatever another key than `type` names."""
+
+    def __init__(self, what):
+        TRANSFORMS.build({"type": what})
+
+    def transform(self, results):
+        return results
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "RandomResize", "scale": [[1, 1], [2, 2]], "resize_type": "hub_stand_in.load"},
+        {"type": "RandomResize", "scale": [[1, 1], [2, 2]], "resize_type": "torch.hub.load"},
+        {"type": "Runs", "what": "torch.hub.load"},
+        {"type": "Runs", "what": "hub_stand_in.load"},
+    ],
+)
+@pytest.mark.parametrize("where", ["val_dataloader", "test_dataloader"])
+def test_nothing_is_called_by_another_key_than_type(trained, tmp_path, monkeypatch, step, where):
+    marker = tmp_path / "executed"
+    text = f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+    (tmp_path / "hub_stand_in.py").write_text(
+        text + "def load(**_): return lambda results: results\n"
+    )
+    (tmp_path / "hubconf.py").write_text(text + "def net(**_): return lambda results: results\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TRANSFORMS._entries, "Runs", Runs)
+    if "resize_type" in step and step["resize_type"] == "torch.hub.load":
+        step = {**step, "repo_or_dir": str(tmp_path), "model": "net", "source": "local"}
+    pipeline = [{"type": "LoadImageFromFile"}, step, {"type": "PackSegInputs"}]
+
+    def change(config):
+        config[where] = {"dataset": {"pipeline": pipeline}}
+
+    path = with_config(trained, tmp_path / "c.pth", change)
+    with pytest.raises(CheckpointError, match=r"would call (torch\.hub|hub_stand_in)\.load"):
+        segfast.predict(path, trained[0] / "data/images/val/0.png")
+    assert not marker.exists()
+    assert "hub_stand_in" not in sys.modules
+
+
+def test_types_in_parts_that_are_not_built_do_not_matter(trained, tmp_path):
+    path = with_config(
+        trained,
+        tmp_path / "c.pth",
+        lambda c: c.update(custom_hooks=[{"type": "no_such_module.Hook"}]),
+    )
+    assert segfast.predict(path, trained[0] / "data/images/val/0.png")
