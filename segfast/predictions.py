@@ -2,12 +2,13 @@
 
 # SPDX-License-Identifier: Apache-2.0
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from segfast.datasets.images import read_picture
 from segfast.errors import OutputError, UserError
@@ -15,11 +16,15 @@ from segfast.inference import expand, load_model, segment
 from segfast.paths import inside
 from segfast.visualization import SegLocalVisualizer
 
+_MARK = ("Software", "segfast predict")  # in the files written here: those may be written again
+
 
 def write_predictions(
     checkpoint: str | Path, images: Sequence[str], out: str | Path, **loading: Any
 ) -> int:
     """Segment images; write `out/masks/<name>.png` (class indices) and `out/pictures/<name>.png` (coloured).
+
+    What an earlier call wrote is written again; any other file of such a name is left alone, and nothing is predicted.
 
     Args:
         checkpoint: as `segfast.predict` takes it.
@@ -31,9 +36,11 @@ def write_predictions(
         How many images.
 
     Raises:
-        UserError: an image or the checkpoint cannot be used, or two images would have one name.
+        UserError: an image or the checkpoint cannot be used, two images would have one name, or a file that is no
+            prediction would be replaced.
     """
     names = output_names(images)
+    refuse_to_replace(names, out)
     model, pipeline, meta = load_model(checkpoint, **loading)
     visualizer = SegLocalVisualizer(dataset_meta=meta, alpha=0.6)
     sources = list(names.values())
@@ -71,10 +78,47 @@ def output_names(items: Sequence[str | Path]) -> dict[str, Path]:
     return names
 
 
+def refuse_to_replace(names: Mapping[str, Path], out: str | Path) -> None:
+    """Look at every file that would be written.
+
+    Args:
+        names: as `output_names` returns them.
+        out: the output folder.
+
+    Raises:
+        UserError: one is an input image, or is there and no prediction: somebody's masks, for example.
+    """
+    inputs = {image.resolve() for image in names.values()}
+    for name in names:
+        for kind in ("masks", "pictures"):
+            path = inside(Path(out) / kind, f"{name}.png")
+            if not path.exists():
+                continue
+            hint = "(hint: give an --out of its own)"
+            if path.resolve() in inputs:
+                raise UserError(
+                    f"{path} is one of the images to segment, and would be replaced {hint}"
+                )
+            if not _is_prediction(path):
+                raise UserError(
+                    f"{path} is there, was not written by segfast predict, and would be replaced {hint}"
+                )
+
+
+def _is_prediction(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_MARK[0]) == _MARK[1]
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
 def _save(pixels: np.ndarray, folder: Path, name: str) -> None:
     path = inside(folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        mark = PngInfo()
+        mark.add_text(*_MARK)
+        Image.fromarray(pixels).save(path, pnginfo=mark)
     except OSError as error:
         raise OutputError(path, error) from error
