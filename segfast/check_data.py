@@ -13,6 +13,7 @@ from segfast.config import load_config
 from segfast.data_report import DataReport
 from segfast.datasets import BaseSegDataset
 from segfast.datasets.labels import LabelRule
+from segfast.datasets.metainfo import default_palette
 from segfast.datasets.remedies import Remedy, class_weights, mend_colors, mend_values
 from segfast.datasets.report import LABEL_KINDS, DatasetReport
 from segfast.datasets.scan import color_type_of, reads_files, scan
@@ -76,7 +77,7 @@ def _check_part(
         report = DatasetReport(key, None, LabelRule())
         report.note("data set", str(error))
         return [report]
-    return [_scan_one(dataset, key, config, workers, quiet)]
+    return [_scan_one(dataset, cfg, key, config, workers, quiet)]
 
 
 def _open(cfg: Any, key: str) -> Any:
@@ -91,7 +92,9 @@ def _open(cfg: Any, key: str) -> Any:
     return DATASETS.build({**cfg, "type": type(kind.__name__, (kind,), lenient)}, path=key)
 
 
-def _scan_one(dataset: Any, key: str, config: Mapping, workers: int, quiet: bool) -> DatasetReport:
+def _scan_one(
+    dataset: Any, cfg: Any, key: str, config: Mapping, workers: int, quiet: bool
+) -> DatasetReport:
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
     rule = getattr(dataset, "label_rule", LabelRule())
     if rule.num_classes is None:
@@ -99,26 +102,45 @@ def _scan_one(dataset: Any, key: str, config: Mapping, workers: int, quiet: bool
     if not reads_files(dataset):  # its samples hold labels, not raw values
         rule = dataclasses.replace(rule, label_map=None, reduce_zero_label=False)
     report = DatasetReport(key, classes, rule, color_type_of(dataset))
-    report.palette = (getattr(dataset, "metainfo", None) or {}).get("palette")
+    report.can_be_mended = reads_files(dataset)
+    report.palette = _given_palette(dataset, cfg)
     unpaired = getattr(dataset, "unpaired", None) or {}
     for path in unpaired.get("image", []):
         report.note("missing mask", f"{path}: no mask for this image")
     for path in unpaired.get("mask", []):
         report.note("mask without image", f"{path}: no image for this mask")
-    facts = scan(dataset, workers if len(dataset) > 16 else 0)
+    facts = scan(dataset, rule, workers if len(dataset) > 16 else 0)
     for one in tqdm(facts, desc=report.mode, total=len(dataset), disable=quiet, unit="image"):
         report.add(one)
     report.finish()
     return report
 
 
+def _given_palette(dataset: Any, cfg: Any) -> Any:
+    """The colours that somebody has said, not those that fill the gap."""
+    metainfo = cfg.get("metainfo") if isinstance(cfg, Mapping) else None
+    declared = getattr(dataset, "METAINFO", None) or {}
+    said = (metainfo.get("palette") if isinstance(metainfo, Mapping) else None) or declared.get(
+        "palette"
+    )
+    found = (getattr(dataset, "metainfo", None) or {}).get("palette")
+    if said or isinstance(cfg, Mapping):
+        return found if said else None
+    return None if found == default_palette(len(found or [])) else found
+
+
 def _num_classes(config: Mapping) -> int | None:
     """Where the data set names no classes: what the model says."""
     model = config.get("model")
-    model = model if isinstance(model, Mapping) else {}
-    head = model.get("decode_head")
-    head = head if isinstance(head, Mapping) else {}
-    return model.get("num_classes") or head.get("num_classes")
+    if not isinstance(model, Mapping):
+        return getattr(model, "num_classes", None)
+    heads = model.get("decode_head")
+    head = heads[-1] if isinstance(heads, (list, tuple)) and heads else heads
+    for owner in (model, head):
+        count = owner.get("num_classes") if isinstance(owner, Mapping) else None
+        if isinstance(count, int) and count > 0:
+            return count
+    return None
 
 
 # ---- what would mend them ----------------------------------------------------------------------
@@ -133,35 +155,44 @@ def _mend(reports: list[DatasetReport]) -> tuple[dict[str, Any], list[str]]:
     remarks: list[str] = []
     mended: list[tuple[DatasetReport, dict]] = []
     for report in reports:
-        alike = [
-            r for r in reports if r.rule == report.rule and bool(r.colors) == bool(report.colors)
-        ]
+        if report.colors and report.values:
+            _add(remarks, _few_colored(report))
+        if not report.can_be_mended:
+            continue
+        alike = [r for r in reports if (r.rule, r.is_colored) == (report.rule, report.is_colored)]
         if report.rule.num_classes is None or not any(_mislabelled(r) for r in alike):
             continue
         remedy = _remedy(report, alike)
         for name, value in remedy.arguments.items():
-            if value != getattr(report.rule, name, None):
-                lines[f"{report.key}.{name}"] = value
-        if remedy.remark not in remarks:
-            remarks.append(remedy.remark)
+            lines[f"{report.key}.{name}"] = value
+        _add(remarks, remedy.remark)
         mended.append((report, remedy.arguments))
     for report, arguments in mended:
         report.apply(arguments)
     return lines, remarks
 
 
+def _add(remarks: list[str], remark: str) -> None:
+    if remark and remark not in remarks:
+        remarks.append(remark)
+
+
+def _few_colored(report: DatasetReport) -> str:
+    count = len(report.problems["colour mask"])
+    return f"{report.key}: {count} masks are colour pictures, the others hold indices: convert these {count} files"
+
+
 def _mislabelled(report: DatasetReport) -> bool:
-    return any(kind in report.problems for kind in LABEL_KINDS)
+    kinds = [kind for kind in LABEL_KINDS if kind in report.problems]
+    return bool(kinds) and (report.is_colored or kinds != ["colour mask"])
 
 
 def _remedy(report: DatasetReport, alike: list[DatasetReport]) -> Remedy:
     """What fits all these data sets."""
-    rule, count = report.rule, report.rule.num_classes or 0
-    if report.colors:
+    if report.is_colored:
         colors = sum((r.colors for r in alike), start=Counter())
-        return mend_colors(colors, count, rule.ignore_index, report.palette)
-    values = {value for r in alike for value in r.values}
-    return mend_values(values, count, rule.ignore_index)
+        return mend_colors(colors, report.rule, report.palette)
+    return mend_values({value for r in alike for value in r.values}, report.rule)
 
 
 def _deep_images(config: Mapping, reports: list[DatasetReport]) -> dict[str, Any]:

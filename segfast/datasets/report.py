@@ -30,6 +30,7 @@ class DatasetReport:
         values: raw mask value -> pixels.
         colors: packed RGB colour -> pixels, of masks that are colour pictures.
         num_images: samples that were looked at.
+        can_be_mended: whether raw values were seen, to which arguments of the data set apply.
         mended: the rule with which classes are counted: `rule`, or what would mend it.
     """
 
@@ -42,8 +43,11 @@ class DatasetReport:
         self.colors: Counter[int] = Counter()
         self.num_images = 0
         self.palette: Any = None
+        self.can_be_mended = True
         self._images: Counter[int] = Counter()  # raw value -> images that hold it
         self._beside: Counter[int] = Counter()  # raw value -> pixels of those images
+        self._color_images: Counter[int] = Counter()  # the same of colours
+        self._color_beside: Counter[int] = Counter()
         self._sums: dict[int, np.ndarray] = {}  # channels -> sums
         self._by_channels: dict[int, list[str]] = {}
 
@@ -63,9 +67,12 @@ class DatasetReport:
             self.note(kind, line)
         self.values.update(facts.values)
         self.colors.update(facts.colors)
-        seen = facts.values or facts.colors
-        self._images.update(seen.keys())
-        self._beside.update(dict.fromkeys(seen, sum(seen.values())))
+        for seen, images, beside in (
+            (facts.values, self._images, self._beside),
+            (facts.colors, self._color_images, self._color_beside),
+        ):
+            images.update(seen.keys())
+            beside.update(dict.fromkeys(seen, sum(seen.values())))
         if facts.channels:
             self._by_channels.setdefault(facts.channels, []).append(facts.path)
         if facts.sums is not None:
@@ -102,14 +109,17 @@ class DatasetReport:
             places = {pack_color(color): place for place, color in enumerate(colors)}
             self.values, self._images, self._beside = (
                 Counter({places[color]: counts[color] for color in counts if color in places})
-                for counts in (self.colors, self._images, self._beside)
+                for counts in (self.colors, self._color_images, self._color_beside)
             )
-        label_map = arguments.get("label_map")
-        self.mended = dataclasses.replace(
-            self.rule,
-            reduce_zero_label=arguments.get("reduce_zero_label", False),
-            label_map=None if label_map is None else tuple(label_map.items()),
-        )
+        changes = {name: arguments[name] for name in ("reduce_zero_label",) if name in arguments}
+        if "label_map" in arguments:
+            changes["label_map"] = tuple(arguments["label_map"].items())
+        self.mended = dataclasses.replace(self.rule, **changes)
+
+    @property
+    def is_colored(self) -> bool:
+        """Whether its masks are colour pictures; a few among index masks are no reason to read all so."""
+        return bool(self.colors) and not self.values
 
     def note_empty_classes(self) -> None:
         """Classes of which no pixel was seen; in validation that may be chance."""

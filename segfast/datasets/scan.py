@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segfast.datasets.base import BaseSegDataset
 from segfast.datasets.images import ColorType, open_image, read_image
-from segfast.datasets.labels import packed_colors, read_mask
+from segfast.datasets.labels import LabelRule, packed_colors, read_mask
 from segfast.datasets.transforms import LoadImageFromFile
 from segfast.datasets.transforms.loading import check_same_size
 from segfast.errors import DataError, UserError
@@ -44,8 +44,8 @@ class Facts:
 class _Pairs(Dataset):
     """The pairs of a data set as `Facts`."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, rule: LabelRule) -> None:
+        self.dataset, self.rule = dataset, rule
         self.color_type = color_type_of(dataset)
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class _Pairs(Dataset):
 
     def __getitem__(self, index: int) -> Facts:
         if not reads_files(self.dataset):
-            return _from_sample(self.dataset, index)
+            return self._from_sample(index)
         info = self.dataset.data_list[index]
         return self._from_files(info["img_path"], info.get("seg_map_path"))
 
@@ -99,26 +99,49 @@ class _Pairs(Dataset):
                 facts.problems.append(("colour mask", _color_problem(path, facts.colors)))
                 return packed.shape
         mask = read_mask(path, colors)
+        self._values(facts, mask, path)
+        return mask.shape
+
+    def _values(self, facts: Facts, mask: np.ndarray, where: str) -> None:
+        """Count them, and say which are no labels."""
         facts.values = _counts(mask)
-        raw = np.array(list(facts.values))
-        _, wrong = self.dataset.label_rule.labels_of(raw)
+        raw = np.array(list(facts.values), dtype=np.int64)
+        _, wrong = self.rule.labels_of(raw)
         if wrong.any():
             found = ", ".join(f"{v} ({facts.values[v]} pixels)" for v in raw[wrong][:4].tolist())
             more = f" and {int(wrong.sum()) - 4} more" if wrong.sum() > 4 else ""
-            what = f"{path}: holds the value {found}{more}, no class and not ignored"
+            what = f"{where}: holds the value {found}{more}, no class and not ignored"
             facts.problems.append(("label out of range", what))
-        return mask.shape
+
+    def _from_sample(self, index: int) -> Facts:
+        """Of a data set that is no folder: what its pipeline makes."""
+        facts = Facts(f"sample {index}")
+        try:
+            sample = self.dataset[index]
+            image = np.moveaxis(np.asarray(sample["inputs"]), 0, -1)
+            facts.channels, facts.sums = image.shape[-1], channel_sums(image)
+            if "gt_sem_seg" in sample["data_samples"]:
+                labels = np.asarray(sample["data_samples"].gt_sem_seg.data)
+                self._values(facts, labels, facts.path)
+        except UserError as error:
+            facts.problems.append(("unreadable image", str(error)))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            what = f"sample {index}: no image and labels ({reason})"
+            facts.problems.append(("not checked", what))
+        return facts
 
 
-def scan(dataset: Any, num_workers: int = 0) -> Iterator[Facts]:
+def scan(dataset: Any, rule: LabelRule, num_workers: int = 0) -> Iterator[Facts]:
     """`Facts` of every sample, in order, read by worker processes.
 
     Args:
         dataset: a `BaseSegDataset`, whose files are read; of any other data set the samples.
+        rule: what is a label; more may be known than the data set knows, how many classes the model has.
         num_workers: processes; 0 reads in this one.
     """
     loader: DataLoader = DataLoader(
-        _Pairs(dataset), batch_size=4, num_workers=num_workers, collate_fn=list
+        _Pairs(dataset, rule), batch_size=4, num_workers=num_workers, collate_fn=list
     )
     for batch in loader:
         yield from batch
@@ -182,20 +205,3 @@ def _note_file(facts: Facts) -> None:
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     if pages > 1:
         facts.problems.append(("pages", f"{facts.path}: {pages} pages, only the first is read"))
-
-
-def _from_sample(dataset: Any, index: int) -> Facts:
-    """Of a data set that is no folder: what its pipeline makes."""
-    facts = Facts(f"sample {index}")
-    try:
-        sample = dataset[index]
-        image = np.moveaxis(np.asarray(sample["inputs"]), 0, -1)
-        facts.channels, facts.sums = image.shape[-1], channel_sums(image)
-        if "gt_sem_seg" in sample["data_samples"]:
-            facts.values = _counts(np.asarray(sample["data_samples"].gt_sem_seg.data))
-    except UserError as error:
-        facts.problems.append(("unreadable image", str(error)))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        facts.problems.append(("not checked", f"sample {index}: no image and labels ({reason})"))
-    return facts
