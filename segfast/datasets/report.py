@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from segfast.datasets.scan import Facts
 
 LABEL_KINDS = ("label out of range", "colour mask", "hidden class")  # other arguments would mend it
 # What may be meant so: it is listed, and does not make a data set a bad one.
-NOTES = ("pages", "channels", "mask without image", "empty class in evaluation")
+NOTES = (
+    "pages", "channels", "mask without image", "empty class in evaluation", "picture of another ending", "no labels",
+)  # fmt: skip
 
 
 class DatasetReport:
@@ -121,14 +123,6 @@ class DatasetReport:
         """Whether its masks are colour pictures; a few among index masks are no reason to read all so."""
         return bool(self.colors) and not self.values
 
-    def note_empty_classes(self) -> None:
-        """Classes of which no pixel was seen; in validation that may be chance."""
-        kind = "empty class" if self.mode == "train" else "empty class in evaluation"
-        for label, (pixels, _, _) in enumerate(self.classes_seen() if self.values else []):
-            if not pixels:
-                name = f" ({self.classes[label]})" if self.classes else ""
-                self.note(kind, f"class {label}{name}: occurs in no mask of {self.key}")
-
     def classes_seen(self) -> list[tuple[int, int, int]]:
         """Per class: its pixels, the images that show it, and the pixels of those images.
 
@@ -146,13 +140,49 @@ class DatasetReport:
                 row[2] = max(row[2], self._beside[value])
         return [(row[0], row[1], row[2]) for row in rows]
 
-    def statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation of each channel (BGR order), of the images of the usual channel count."""
-        if not self._sums:
-            return None
-        usual = max(self._sums, key=lambda n: self._sums[n][0, 0])
-        pixels, total, squares = self._sums[usual]
-        mean = total / pixels
-        std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
-        rounded = [[float(f"{value:.6g}") for value in array] for array in (mean, std)]
-        return rounded[0], [value or 1.0 for value in rounded[1]]
+    def channel_sums(self) -> dict[int, np.ndarray]:
+        """Channels -> (3, channels): pixels, sum and sum of squares of the images that have as many."""
+        return dict(self._sums)
+
+
+def classes_of(parts: Sequence[DatasetReport]) -> list[tuple[int, int, int]]:
+    """`classes_seen` of a data set that has several parts; none where they differ in their classes."""
+    rows = [part.classes_seen() for part in parts]
+    if len({len(part) for part in rows}) > 1:
+        return []
+    sums = [np.sum(same_class, axis=0).tolist() for same_class in zip(*rows, strict=True)]
+    return [(row[0], row[1], row[2]) for row in sums]
+
+
+def note_empty_classes(parts: Sequence[DatasetReport]) -> None:
+    """Classes of which no pixel was seen in any part of a data set; in validation that may be chance."""
+    first = parts[0]
+    kind = "empty class" if first.mode == "train" else "empty class in evaluation"
+    rows = classes_of(parts) if any(part.values for part in parts) else []
+    for label, (pixels, _, _) in enumerate(rows):
+        if not pixels:
+            name = f" ({first.classes[label]})" if first.classes else ""
+            where = (
+                first.key
+                if len(parts) == 1
+                else f"the {len(parts)} parts of {first.mode}_dataloader"
+            )
+            first.note(kind, f"class {label}{name}: occurs in no mask of {where}")
+
+
+def channel_statistics(
+    parts: Sequence[DatasetReport],
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel (BGR order), of the images of the usual channel count."""
+    found: dict[int, np.ndarray] = {}
+    for part in parts:
+        for channels, sums in part.channel_sums().items():
+            found[channels] = found.get(channels, 0) + sums
+    if not found:
+        return None
+    usual = max(found, key=lambda n: found[n][0, 0])
+    pixels, total, squares = found[usual]
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
+    rounded = [[float(f"{value:.6g}") for value in array] for array in (mean, std)]
+    return rounded[0], [value or 1.0 for value in rounded[1]]
