@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
+import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -23,9 +24,13 @@ _NAMING_KEY = re.compile(
 )
 # Arguments that would fetch or read files: the checkpoint itself holds all weights.
 _WEIGHTS = {
-    "pretrained": False, "checkpoint_path": "", "pretrained_cfg": None, "pretrained_cfg_overlay": None,
-    "weights": None, "weights_backbone": None, "encoder_weights": None,
+    "pretrained": False, "pretrained_backbone": False, "checkpoint_path": "", "checkpoint": None,
+    "pretrained_cfg": None, "pretrained_cfg_overlay": None, "weights": None, "weights_backbone": None,
+    "encoder_weights": None,
+    "backbone_weights": None, "pretrained_model_name_or_path": None, "pretrained_path": None, "weights_path": None,
 }  # fmt: skip
+# Names of models that timm fetches, or reads from a folder, by way of whatever passes them on.
+_FETCHED = re.compile(r"(^|[^a-z])(hf[-_]hub|local[-_]dir):|://", re.IGNORECASE)
 
 
 def checked(tree: Any, source: Any) -> Any:
@@ -52,7 +57,35 @@ def checked(tree: Any, source: Any) -> Any:
     kind = tree.get("type")
     if not isinstance(kind, str) or "." not in kind:
         return entries
-    return {key: _WEIGHTS.get(key, entry) for key, entry in entries.items()}
+    _refuse_fetching(tree, kind, source)
+    known = {key: value for key, value in _WEIGHTS.items() if key in entries or _takes(tree, key)}
+    return {**entries, **known}
+
+
+def _takes(cfg: Mapping, key: str) -> bool:
+    """Whether what a config names has that argument, whose default may be the name of a file to fetch."""
+    target = import_dotted(cfg["type"])
+    if cfg["type"].startswith(_FUNCTION_MODULES) and getattr(target, "__name__", "") == "get_model":
+        builders = import_dotted("torchvision.models.get_model_builder")
+        with contextlib.suppress(ValueError, AttributeError):  # no such model, which it says itself
+            target = builders(cfg.get("name"))
+    try:
+        return key in inspect.signature(target).parameters
+    except (ValueError, TypeError):
+        return False
+
+
+def _refuse_fetching(tree: Any, kind: str, source: Any) -> None:
+    """No argument of what is called may be a name that is fetched."""
+    entries = tree.values() if isinstance(tree, Mapping) else tree
+    for entry in entries:
+        if isinstance(entry, (Mapping, list, tuple)):
+            _refuse_fetching(entry, kind, source)
+        elif isinstance(entry, str) and _FETCHED.search(entry):
+            raise CheckpointError(
+                f"{source}: the config inside gives {kind} the argument {entry!r}, which would fetch or read other "
+                "files (hint: give a config of your own with --config; or --trust-checkpoint)"
+            )
 
 
 def only_networks(source: Any, trusted: bool = False) -> AbstractContextManager:
