@@ -39,16 +39,20 @@ def write_predictions(
         UserError: an image or the checkpoint cannot be used, two images would have one name, or a file that is no
             prediction would be replaced.
     """
+    if not str(out):
+        raise UserError("--out: expected a folder, got an empty name")
     names = output_names(images)
     refuse_to_replace(names, out)
     model, pipeline, meta = load_model(checkpoint, **loading)
+    load = pipeline[0] if pipeline else None
+    as_stored = getattr(load, "color_type", "color") == "unchanged"  # a camera's turn is not undone
     visualizer = SegLocalVisualizer(dataset_meta=meta, alpha=0.6)
     sources = list(names.values())
     for name, sample in zip(names, segment(model, sources, pipeline, meta), strict=True):
         labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
         small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)
         _save(small, Path(out) / "masks", f"{name}.png")
-        picture = visualizer.overlay(read_picture(names[name]), labels)
+        picture = visualizer.overlay(read_picture(names[name], upright=not as_stored), labels)
         _save(picture, Path(out) / "pictures", f"{name}.png")
     return len(sources)
 
@@ -60,6 +64,8 @@ def output_names(items: Sequence[str | Path]) -> dict[str, Path]:
         UserError: they still have the same name.
     """
     found: dict[Path, str] = {}  # image -> its name with the ending
+    if "" in items:
+        raise UserError("expected an image or a folder, got an empty name")
     for item in map(Path, items):
         for image in map(Path, expand(str(item))):
             below = image.relative_to(item) if item.is_dir() else Path(image.name)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from runner.toys import ToyMetric, toy_config
 
+from segfast.datasets import LoadImageFromFile
 from segfast.errors import ConfigError, UserError
 from segfast.evaluation import IoUMetric
 from segfast.paths import inside, is_plain_name
@@ -200,6 +201,26 @@ def test_predictions_replace_nothing_but_predictions(tmp_path, monkeypatch):
     (tmp_path / "out/masks/a.png").write_bytes(b"notes")
     with pytest.raises(UserError, match=r"masks/a\.png is there, was not written"):
         write_predictions("x.pth", images, tmp_path / "out")
+
+
+def test_pictures_of_predictions_lie_as_the_pipeline_loads_them(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    for kind, size in (("color", (8, 4)), ("unchanged", (4, 8))):
+        load = LoadImageFromFile(color_type=kind)
+        monkeypatch.setattr(
+            "segfast.predictions.load_model", lambda *_, load=load, **__: (None, [load], {})
+        )
+        sample = SegDataSample(
+            pred_sem_seg=PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
+        )
+        monkeypatch.setattr("segfast.predictions.segment", lambda *_, sample=sample: [sample])
+        assert write_predictions("x.pth", [str(tmp_path / "a.jpg")], tmp_path / kind) == 1
+        assert Image.open(tmp_path / kind / "pictures/a.png").size == size[::-1]
+    for images, out in (([""], "out"), ([str(tmp_path / "a.jpg")], "")):
+        with pytest.raises(UserError, match="got an empty name"):
+            write_predictions("x.pth", images, out)
 
 
 def test_predictions_of_the_metric_never_overwrite_each_other(tmp_path):

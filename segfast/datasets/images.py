@@ -187,10 +187,17 @@ def read_image(path: str | os.PathLike, color_type: ColorType = "color") -> np.n
         return _as_array(image.convert("RGB" if color_type == "color" else "L"))
 
 
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image of any depth for the eye: (H, W, 3) uint8 RGB, deep samples stretched."""
+def read_picture(path: str | os.PathLike, upright: bool = True) -> np.ndarray:
+    """Decode an image of any depth for the eye: (H, W, 3) uint8 RGB, deep samples stretched.
+
+    Args:
+        path: the file.
+        upright: turn it as the camera's orientation tag says, as `read_image` does but for `unchanged`.
+    """
     with open_image(path) as image:
         deep = image.mode in _DEEP_MODES
+        if not deep and not upright:
+            return np.array(image.convert("RGB"))
     if not deep:
         return read_image(path)[..., ::-1]
     grey = read_image(path, "unchanged").astype(np.float64)
