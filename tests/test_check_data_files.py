@@ -14,6 +14,7 @@ from test_check_data import blocks, check, config, found, write
 
 import segfast
 from segfast.check_data import check_data
+from segfast.cli import main
 from segfast.datasets.folder import list_files
 from segfast.datasets.images import lossy_format
 from segfast.errors import ConfigError, DataError, UserError
@@ -252,3 +253,34 @@ def test_links_in_circles(tmp_path):
     assert list(list_files(str(tmp_path / "images/train"), ".png", "image")) == [
         "0", "1", "2", "set/9",
     ]  # fmt: skip
+
+
+def test_names_that_a_screen_cannot_show(tmp_path, capsys):
+    write(tmp_path, [blocks(0, 1)])
+    names = [b"\xff\xfe.png", b"a\nb\t.png", "\x1b[31mred \u00e9.png".encode()]
+    for name in names:
+        for kind in ("images", "masks"):
+            path = os.fsencode(tmp_path / kind / "train") + b"/" + name
+            with open(path, "wb") as file:
+                file.write(
+                    b"x" if kind == "images" else (tmp_path / "masks/train/0.png").read_bytes()
+                )
+    report = check(config(tmp_path, 2, ["train"]))
+    lines = list(report.lines())
+    assert len(lines) == 3
+    assert all(line.count("\t") == 2 and "\n" not in line for line in lines)
+    text = "".join(lines)
+    assert r"\udcff\udcfe.png" in text
+    assert r"a\nb\t.png" in text
+    assert "\\x1b[31mred \u00e9.png" in text
+    file = tmp_path / "c.yaml"
+    file.write_text(segfast.config.dump_config(config(tmp_path, 2, ["train"])))
+    out = tmp_path / "list.tsv"
+    assert main(["check-data", str(file), "--out", str(out), "--workers", "0"]) == 2
+    assert len(out.read_text("utf-8").splitlines()) == 3
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"\udcff\udcfe.png" in shown
+    for wrong in (str(tmp_path), str(tmp_path / "no/x.tsv"), "a\0b"):
+        assert main(["check-data", str(file), "--out", wrong, "--workers", "0"]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()[-1]) > 20
