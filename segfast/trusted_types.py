@@ -54,6 +54,8 @@ def checked(tree: Any, source: Any) -> Any:
                 if isinstance(name, str) and "." in name:
                     _refuse_others(name, source)
     entries = {key: checked(entry, source) for key, entry in tree.items()}
+    if isinstance(entries.get("class_weight"), str):
+        entries["class_weight"] = None  # a file, and for training only
     kind = tree.get("type")
     if not isinstance(kind, str) or "." not in kind:
         return entries

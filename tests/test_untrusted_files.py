@@ -434,3 +434,25 @@ def test_no_type_runs_a_program(trained, tmp_path, monkeypatch):
     )
     with pytest.raises(CheckpointError, match="__main__ is no part of a path"):
         segfast.predict(path, trained[0] / "data/images/val/0.png")
+
+
+@pytest.mark.parametrize("kind", ["text", "picture", "empty", "script", "legacy"])
+def test_no_advice_to_unpickle_what_is_no_checkpoint(tmp_path, kind, capsys):
+    path = tmp_path / "x.pth"
+    if kind == "text":
+        path.write_text("hello\n" * 100)
+    elif kind == "picture":
+        Image.new("RGB", (8, 8)).save(path, "JPEG")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "script":
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    else:
+        path.write_bytes(b"\x80\x02garbage")
+    assert main(["predict", str(path), str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("segfast: error: ")
+    assert "x.pth cannot be read as a checkpoint" in error
+    assert len(error) < 400
+    assert "weights_only" not in error
+    assert "Re-running" not in error
