@@ -165,6 +165,11 @@ def test_data_sets_without_masks_or_samples(tmp_path):
     report = check(cfg)
     assert "no masks" in report.datasets[0].problems["data set"][0]
     assert found(report, 1) == {}  # a test set may be what is to be segmented
+    cfg.pop("test_dataloader")
+    with pytest.raises(UserError, match=r"images/train/\d\.png: holds no labels .* to train on"):
+        segfast.train(
+            {**cfg, "train_cfg": {"max_iters": 1}, "quiet": True}, work_dir=tmp_path / "w"
+        )
     for wrong in (5, "a", {}, {"dataset": None}, []):
         with pytest.raises(ConfigError, match=r"^train_dataloader: expected "):
             check({**cfg, "train_dataloader": wrong})
