@@ -117,6 +117,7 @@ def _check_part(
 def _open(cfg: Any, key: str) -> Any:
     """The data set without its own first look at masks, images without a mask listed apart, nothing skipped."""
     if not isinstance(cfg, Mapping):
+        cfg = DATASETS.build(cfg, path=key)  # refuses what is no object
         if getattr(cfg, "on_error", "raise") != "skip":
             return cfg
         strict = copy.copy(cfg)

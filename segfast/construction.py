@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import difflib
 import inspect
+import numbers
 import os
 import re
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +15,7 @@ from segfast.errors import ConfigError, UserError
 
 _UNEXPECTED_KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _BOOLEAN_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "none", "null", "")
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", type(None): "None"}
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -88,11 +92,29 @@ def _value(
         wrong = is_ours and parameter.annotation is bool and not _is_flag(value)
         if is_word or wrong:
             raise ConfigError(path, f"{_name(target)} expects True or False, got {value!r}")
-    if is_ours and isinstance(value, (int, float)) and not isinstance(value, bool):
-        kinds = getattr(parameter.annotation, "__args__", (parameter.annotation,))
-        if set(kinds) <= {str, os.PathLike, type(None)} and str in kinds:
-            return str(value)  # a folder called 2024
+    if not is_ours:
+        return value
+    is_union = typing.get_origin(parameter.annotation) in (typing.Union, types.UnionType)
+    kinds = set(parameter.annotation.__args__) if is_union else {parameter.annotation}
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if number and str in kinds and kinds <= {str, os.PathLike, type(None)}:
+        return str(value)  # a folder called 2024
+    if kinds & {int, float} and kinds <= _KINDS.keys() and not _is_one_of(kinds, value):
+        names = " or ".join(sorted(_KINDS[kind] for kind in kinds))
+        raise ConfigError(path, f"{_name(target)} expects {names}, got {value!r}")
     return value
+
+
+def _is_one_of(kinds: set, value: Any) -> bool:
+    """Whether a value is a number, or None, as annotations say."""
+    if value is None:
+        return type(None) in kinds
+    if bool in kinds and _is_flag(value):
+        return True
+    if float in kinds:
+        return isinstance(value, numbers.Real)
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    return int in kinds and whole
 
 
 def _is_flag(value: Any) -> bool:

@@ -172,11 +172,12 @@ def _without_pretrained(part: Any) -> Any:
         return part
     kept = {k: _without_pretrained(v) for k, v in part.items()}
     for key in ("encoder_weights", "pretrained"):
-        if isinstance(part.get(key), (str, Path)):
-            # None where the default, too, may be a name: segmentation_models_pytorch's is "imagenet".
-            kept[key] = None
-    if part.get("pretrained") is True:
-        kept["pretrained"] = False
+        if not isinstance(part.get(key), (str, Path)) and part.get(key) is not True:
+            continue
+        if "." in str(part.get("type")):  # the default, too, may be to fetch: "imagenet"
+            kept[key] = False if part[key] is True else None
+        else:
+            del kept[key]
     start = part.get("init_cfg")
     if isinstance(start, Mapping) and start.get("type") == "Pretrained":
         del kept["init_cfg"]

@@ -170,6 +170,9 @@ def test_data_sets_without_masks_or_samples(tmp_path):
         segfast.train(
             {**cfg, "train_cfg": {"max_iters": 1}, "quiet": True}, work_dir=tmp_path / "w"
         )
+    for value in (5, True, [1], "a"):
+        report = check({**cfg, "train_dataloader": {"dataset": value}})
+        assert "expected a dict(type=...)" in report.datasets[0].problems["data set"][0]
     for wrong in (5, "a", {}, {"dataset": None}, []):
         with pytest.raises(ConfigError, match=r"^train_dataloader: expected "):
             check({**cfg, "train_dataloader": wrong})

@@ -6,6 +6,7 @@ import os
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -147,7 +148,20 @@ def test_a_bool_is_no_word_and_a_number_may_be_a_name(tmp_path, monkeypatch):
     def ours(fast: bool = False, either: bool | str = True, root: str | os.PathLike | None = None):
         return fast, either, root
 
-    ours.__module__ = "segfast.datasets"
+    def numbers(size: int = 1, rate: float | None = None, name: str = ""):
+        return size, rate, name
+
+    ours.__module__ = numbers.__module__ = "segfast.datasets"
+    for size, rate in ((2, 1), (np.int64(2), np.float32(1)), (2.0, None), (2, 0.5)):
+        assert THINGS.build(dict(type=numbers, size=size, rate=rate))[:2] == (size, rate)
+    for size in ("2", 1.5, [2], {}, float("nan"), None):
+        assert message(dict(type=numbers, size=size)) == (
+            f"model.size: numbers expects a whole number, got {size!r}"
+        )
+    for rate in ("2", [2], {}):
+        text = message(dict(type=numbers, rate=rate))
+        assert text == f"model.rate: numbers expects None or a number, got {rate!r}"
+    assert THINGS.build(dict(type=numbers, name=5))[2] == "5"
     assert THINGS.build(dict(type=theirs, fast="inplace", mode=3)) == ("inplace", 3)
     for word in ("no", "off", "False", ""):
         assert f"expects True or False, got {word!r}" in message(dict(type=theirs, fast=word))

@@ -353,24 +353,22 @@ def test_defaults_that_would_fetch_weights(trained, tmp_path, networks):
 
 
 def test_pretrained_parts_are_forgotten_at_any_depth():
+    start = {"type": "Pretrained", "checkpoint": "c.pth"}
     config = {
         "model": {
             "type": "A",
             "encoder_weights": "x.pth",
-            "backbone": {
-                "type": "B",
-                "pretrained": "b.pth",
-                "init_cfg": {"type": "Pretrained", "checkpoint": "c.pth"},
-            },
-            "heads": [{"type": "C", "pretrained": True, "init_cfg": {"type": "Normal"}}],
+            "backbone": {"type": "B", "pretrained": "b.pth", "init_cfg": start},
+            "heads": [{"type": "a.C", "pretrained": True, "init_cfg": {"type": "Normal"}}],
+            "net": {"type": "a.D", "encoder_weights": "imagenet"},
         }
     }
     forget_pretrained(config)
     assert config["model"] == {
         "type": "A",
-        "encoder_weights": None,
-        "backbone": {"type": "B", "pretrained": None},
-        "heads": [{"type": "C", "pretrained": False, "init_cfg": {"type": "Normal"}}],
+        "backbone": {"type": "B"},
+        "heads": [{"type": "a.C", "pretrained": False, "init_cfg": {"type": "Normal"}}],
+        "net": {"type": "a.D", "encoder_weights": None},
     }
 
 
