@@ -15,7 +15,10 @@ from segfast.datasets.transforms import BaseTransform
 from segfast.errors import CheckpointError, ConfigError
 from segfast.registry import guarded, import_dotted
 
-_PACKAGES = ("segfast", "torch.nn", "torchvision.models", "timm", "segmentation_models_pytorch")
+_PACKAGES = (
+    "segfast.models", "segfast.datasets", "segfast.integrations", "torch.nn", "torchvision.models", "timm",
+    "segmentation_models_pytorch",
+)  # fmt: skip
 _FUNCTIONS = ("timm.create_model", "segmentation_models_pytorch.create_model")
 _FUNCTION_MODULES = "torchvision.models."
 # Keys whose values name something to call: `type`, `resize_type`, `feature_cls`, `collate_fn`, `norm_layer`.
@@ -112,8 +115,9 @@ def _refuse_others(kind: str, source: Any) -> None:
 
 def _is_allowed(kind: str) -> bool:
     known = kind.startswith(tuple(f"{package}." for package in _PACKAGES))
-    if not known and kind.rpartition(".")[0] not in sys.modules:
-        return False  # importing it would run it
+    imported = kind.rpartition(".")[0] in sys.modules and not kind.startswith("torch.")
+    if not known and not imported:
+        return False  # importing it would run it; of torch, networks live in torch.nn
     found = import_dotted(kind)
     if isinstance(found, type):
         return issubclass(found, (nn.Module, BaseTransform))

@@ -423,6 +423,15 @@ def test_hostile_names_and_colours_are_one_line(trained, tmp_path, meta, capsys)
         assert "c.pth: what it says about its classes is wrong" in error
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["torch.fx.GraphModule", "torch.distributed.nn.RemoteModule", "segfast.bench.command.run"],
+)
+def test_networks_live_in_few_places(name):
+    with pytest.raises(CheckpointError, match="would call"):
+        checked({"type": name}, "c.pth")
+
+
 def test_no_type_runs_a_program(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["segfast", "--help"])
     path = with_config(
