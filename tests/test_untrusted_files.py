@@ -439,8 +439,10 @@ def test_no_type_runs_a_program(trained, tmp_path, monkeypatch):
         tmp_path / "c.pth",
         lambda c: c["model"].update(net={"type": "segfast.__main__.Net"}),
     )
-    with pytest.raises(CheckpointError, match="__main__ is no part of a path"):
+    with pytest.raises(CheckpointError, match=r"would call segfast\.__main__\.Net"):
         segfast.predict(path, trained[0] / "data/images/val/0.png")
+    with pytest.raises(CheckpointError, match="__main__ is no part of a path"):
+        checked({"type": "segfast.models.__main__.Net"}, "c.pth")
 
 
 @pytest.mark.parametrize("kind", ["text", "picture", "empty", "script", "legacy"])

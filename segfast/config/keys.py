@@ -70,6 +70,8 @@ def _of_its_kind(key: str, value: Any) -> Any:
         raise ConfigError(key, f"expected a dict or a list of them, got {value!r}")
     if key in _FLAGS and value not in (True, False):
         raise ConfigError(key, f"expected True or False, got {value!r}")
+    if key == "device" and isinstance(value, (Mapping, list, tuple, bool)):
+        raise ConfigError(key, f"expected the name of a device, got {value!r}")
     if key in _TEXTS and number:
         return str(value)
     if key in _TEXTS and (plain or isinstance(value, Mapping)) and not isinstance(value, str):

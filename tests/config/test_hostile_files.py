@@ -197,7 +197,7 @@ def test_defaults_of_variables(tmp_path, monkeypatch):
         ("optim_wrapper", True), ("default_hooks", "abc"), ("default_hooks", [1]), ("env_cfg", 5),
         ("custom_hooks", 5), ("custom_hooks", {"a": 1}), ("param_scheduler", 5), ("custom_imports", ["a"]),
         ("randomness", [1, 2]), ("resume", "maybe"), ("quiet", []), ("work_dir", [1]), ("load_from", {"a": 1}),
-        ("val_evaluator", "mIoU"), ("visualizer", 1.5), ("log_processor", 3),
+        ("val_evaluator", "mIoU"), ("visualizer", 1.5), ("log_processor", 3), ("device", [1]),
     ],
 )  # fmt: skip
 def test_sections_are_of_their_kind(key, value):
