@@ -1,23 +1,28 @@
 """check_data: scan the data sets of a config, and propose the config lines that would mend them."""
 
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+import copy
 import dataclasses
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
 
 from segfast.config import load_config
+from segfast.data_proposals import deep_images, mend, num_classes, statistics
 from segfast.data_report import DataReport
 from segfast.datasets import BaseSegDataset
+from segfast.datasets.folder import IMAGE_SUFFIXES, listed_suffixes, pictures_left_out
+from segfast.datasets.images import MAX_PIXELS_VARIABLE, max_pixels
 from segfast.datasets.labels import LabelRule
-from segfast.datasets.remedies import Remedy, class_weights, mend_colors, mend_values
-from segfast.datasets.report import LABEL_KINDS, DatasetReport
+from segfast.datasets.metainfo import default_palette
+from segfast.datasets.report import DatasetReport, note_empty_classes
 from segfast.datasets.scan import color_type_of, reads_files, scan
-from segfast.errors import UserError
+from segfast.errors import ConfigError, UserError
 from segfast.registry import DATASETS
+from segfast.runner.environment import set_up_environment
 
 
 def check_data(
@@ -39,24 +44,54 @@ def check_data(
         UserError: the config is wrong, or has no data set.
     """
     config = load_config(cfg, overrides)
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"expected num_workers >= 0, got {num_workers}")
     workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
     reports = []
-    for mode in ("train", "val", "test"):
-        loader = config.get(f"{mode}_dataloader")
-        is_config = isinstance(loader, Mapping)
-        part = loader.get("dataset") if is_config else getattr(loader, "dataset", None)  # type: ignore[union-attr]
-        if part is not None:
-            reports += _check_part(part, f"{mode}_dataloader.dataset", config, workers, quiet)
+    with _environment(config):
+        for mode in ("train", "val", "test"):
+            key = f"{mode}_dataloader"
+            if config.get(key) is not None:
+                part = _dataset_of(config[key], key)
+                reports += _check_part(part, f"{key}.dataset", config, workers, quiet)
     if not reports:
         raise UserError("no data set to check (hint: train_dataloader=dict(dataset=...))")
-    proposals, remarks = _mend(reports)
-    for report in reports:
-        report.note_empty_classes()
-    proposals |= _deep_images(config, reports)
-    return DataReport(reports, proposals, _statistics(config, reports[0]), remarks)
+    proposals, remarks = mend(reports)
+    for mode in ("train", "val", "test"):
+        parts = [report for report in reports if report.mode == mode]
+        if parts:
+            note_empty_classes(parts)
+    proposals |= deep_images(config, reports)
+    return DataReport(reports, proposals, statistics(config, reports), remarks)
+
+
+@contextlib.contextmanager
+def _environment(config: Mapping) -> Iterator[None]:
+    """What registers types is imported, and images have the limit that training gives them."""
+    before = os.environ.get(MAX_PIXELS_VARIABLE)
+    env_cfg = config.get("env_cfg") or {}
+    limit = {"max_pixels": env_cfg["max_pixels"]} if "max_pixels" in env_cfg else {}
+    try:
+        set_up_environment(limit, "none", config.get("custom_imports") or {})
+        max_pixels()  # a wrong one is one error, not one for each image
+        yield
+    finally:
+        os.environ.pop(MAX_PIXELS_VARIABLE, None)
+        if before is not None:
+            os.environ[MAX_PIXELS_VARIABLE] = before
 
 
 # ---- finding and scanning the data sets --------------------------------------------------------
+
+
+def _dataset_of(loader: Any, key: str) -> Any:
+    """The data set, or its config, of a dataloader or a dataloader's config."""
+    found = (
+        loader.get("dataset") if isinstance(loader, Mapping) else getattr(loader, "dataset", None)
+    )
+    if found is None:
+        raise ConfigError(key, f"expected dict(dataset=...), got {loader!r}")
+    return found
 
 
 def _check_part(
@@ -76,163 +111,109 @@ def _check_part(
         report = DatasetReport(key, None, LabelRule())
         report.note("data set", str(error))
         return [report]
-    return [_scan_one(dataset, key, config, workers, quiet)]
+    return [_scan_one(dataset, cfg, key, config, workers, quiet)]
 
 
 def _open(cfg: Any, key: str) -> Any:
-    """The data set without its own first look at masks, images without a mask listed apart."""
+    """The data set without its own first look at masks, images without a mask listed apart, nothing skipped."""
     if not isinstance(cfg, Mapping):
-        return cfg
+        cfg = DATASETS.build(cfg, path=key)  # refuses what is no object
+        if getattr(cfg, "on_error", "raise") != "skip":
+            return cfg
+        strict = copy.copy(cfg)
+        strict.on_error = "raise"
+        return strict
+    changes = {"on_error": "raise"} if "on_error" in cfg else {}
+    if "lazy_init" in cfg:
+        changes["lazy_init"] = False  # type: ignore[assignment]
     kind = cfg.get("type")
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, str):
+        try:
+            kind = DATASETS.get(kind)
+        except ConfigError as error:
+            raise error.under(f"{key}.type") from None
     if not (isinstance(kind, type) and issubclass(kind, BaseSegDataset)):
-        return DATASETS.build(cfg, path=key)
+        return DATASETS.build({**cfg, **changes}, path=key)
     lenient = {"check_data": lambda self: None, "unpaired": {}}
-    return DATASETS.build({**cfg, "type": type(kind.__name__, (kind,), lenient)}, path=key)
+    part = type(kind.__name__, (kind,), lenient)
+    dataset = DATASETS.build({**cfg, **changes, "type": part}, path=key)
+    unpaired, dataset.__class__ = dataset.unpaired, kind  # a class that other processes know
+    dataset.unpaired = unpaired
+    return dataset
 
 
-def _scan_one(dataset: Any, key: str, config: Mapping, workers: int, quiet: bool) -> DatasetReport:
+def _scan_one(
+    dataset: Any, cfg: Any, key: str, config: Mapping, workers: int, quiet: bool
+) -> DatasetReport:
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
     rule = getattr(dataset, "label_rule", LabelRule())
     if rule.num_classes is None:
-        rule = dataclasses.replace(rule, num_classes=_num_classes(config))
+        rule = dataclasses.replace(rule, num_classes=num_classes(config))
     if not reads_files(dataset):  # its samples hold labels, not raw values
         rule = dataclasses.replace(rule, label_map=None, reduce_zero_label=False)
     report = DatasetReport(key, classes, rule, color_type_of(dataset))
-    report.palette = (getattr(dataset, "metainfo", None) or {}).get("palette")
+    report.can_be_mended = reads_files(dataset)
+    report.palette = _given_palette(dataset, cfg)
+    _note_files(report, dataset)
+    _note_classes(report, config)
+    if isinstance(cfg, Mapping) and cfg.get("on_error") == "skip" and report.mode != "train":
+        report.note(
+            "data set", f"{key}.on_error: 'skip' would falsify the metrics, only training may"
+        )
     unpaired = getattr(dataset, "unpaired", None) or {}
+    looked_for = (
+        f"looked for {listed_suffixes(getattr(dataset, 'seg_map_suffix', ()))}: see seg_map_suffix"
+    )
     for path in unpaired.get("image", []):
-        report.note("missing mask", f"{path}: no mask for this image")
+        report.note("missing mask", f"{path}: no mask for this image ({looked_for})")
     for path in unpaired.get("mask", []):
         report.note("mask without image", f"{path}: no image for this mask")
-    facts = scan(dataset, workers if len(dataset) > 16 else 0)
+    facts = scan(dataset, rule, workers if len(dataset) > 16 else 0)
     for one in tqdm(facts, desc=report.mode, total=len(dataset), disable=quiet, unit="image"):
         report.add(one)
     report.finish()
+    if report.num_images == 0:
+        report.note("data set", f"{key}: no sample (hint: data_prefix, ann_file, indices)")
+    elif report.mode != "test" and not report.values and not report.colors:
+        _note_unlabelled(report, dataset)
     return report
 
 
-def _num_classes(config: Mapping) -> int | None:
-    """Where the data set names no classes: what the model says."""
-    model = config.get("model")
-    model = model if isinstance(model, Mapping) else {}
-    head = model.get("decode_head")
-    head = head if isinstance(head, Mapping) else {}
-    return model.get("num_classes") or head.get("num_classes")
+def _note_files(report: DatasetReport, dataset: Any) -> None:
+    """Pictures that nothing reads because of their ending, where a folder is read whole."""
+    if not reads_files(dataset) or dataset.ann_file:
+        return
+    folder = dataset.data_prefix["img_path"]
+    given = dataset.img_suffix
+    kind = "picture left out" if given == IMAGE_SUFFIXES else "picture of another ending"
+    for path in pictures_left_out(folder, given) if os.path.isdir(folder) else []:
+        report.note(kind, f"{path}: not read, img_suffix is {listed_suffixes(given)}")
 
 
-# ---- what would mend them ----------------------------------------------------------------------
+def _note_classes(report: DatasetReport, config: Mapping) -> None:
+    """The model and the data set have to agree on how many classes there are."""
+    model, own = num_classes(config), len(report.classes or ())
+    if model is not None and own and model != own and not (own == 2 and model == 1):
+        what = f"{own} classes in the data set's metainfo, but the model has num_classes={model}"
+        report.note("number of classes", f"{report.key}: {what}")
 
 
-def _mend(reports: list[DatasetReport]) -> tuple[dict[str, Any], list[str]]:
-    """Config lines that mend the labels, and remarks; the reports count classes accordingly from here on.
-
-    Data sets with the same rule get the same lines: what one of them holds of a class, another may hold later.
-    """
-    lines: dict[str, Any] = {}
-    remarks: list[str] = []
-    mended: list[tuple[DatasetReport, dict]] = []
-    for report in reports:
-        alike = [
-            r for r in reports if r.rule == report.rule and bool(r.colors) == bool(report.colors)
-        ]
-        if report.rule.num_classes is None or not any(_mislabelled(r) for r in alike):
-            continue
-        remedy = _remedy(report, alike)
-        for name, value in remedy.arguments.items():
-            if value != getattr(report.rule, name, None):
-                lines[f"{report.key}.{name}"] = value
-        if remedy.remark not in remarks:
-            remarks.append(remedy.remark)
-        mended.append((report, remedy.arguments))
-    for report, arguments in mended:
-        report.apply(arguments)
-    return lines, remarks
+def _note_unlabelled(report: DatasetReport, dataset: Any) -> None:
+    if not reads_files(dataset):
+        report.note("no labels", f"{report.key}: its samples hold no gt_sem_seg")
+    elif "unreadable mask" not in report.problems and "missing mask" not in report.problems:
+        what = "no masks (hint: data_prefix.seg_map_path names their folder)"
+        report.note("data set", f"{report.key}: {what}")
 
 
-def _mislabelled(report: DatasetReport) -> bool:
-    return any(kind in report.problems for kind in LABEL_KINDS)
-
-
-def _remedy(report: DatasetReport, alike: list[DatasetReport]) -> Remedy:
-    """What fits all these data sets."""
-    rule, count = report.rule, report.rule.num_classes or 0
-    if report.colors:
-        colors = sum((r.colors for r in alike), start=Counter())
-        return mend_colors(colors, count, rule.ignore_index, report.palette)
-    values = {value for r in alike for value in r.values}
-    return mend_values(values, count, rule.ignore_index)
-
-
-def _deep_images(config: Mapping, reports: list[DatasetReport]) -> dict[str, Any]:
-    """Images of more than 8 bits are loaded as they are."""
-    found: dict[str, Any] = {}
-    for report in reports:
-        if "deep image" not in report.problems:
-            continue
-        node: Any = config
-        for part in report.key.split("."):
-            node = node[int(part)] if part.isdigit() else node[part]
-        steps = node.get("pipeline") if isinstance(node, Mapping) else None
-        if steps is None:
-            kinds = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")
-            plain: list[dict] = [{"type": kind} for kind in kinds]
-            plain[0]["color_type"] = "unchanged"
-            found[f"{report.key}.pipeline"] = plain
-            continue
-        for i, step in enumerate(steps):
-            if isinstance(step, Mapping) and step.get("type") == "LoadImageFromFile":
-                found[f"{report.key}.pipeline.{i}.color_type"] = "unchanged"
-    return found
-
-
-def _statistics(config: Mapping, report: DatasetReport) -> dict[str, Any]:
-    """Class weights, mean and std of the training data, as config lines."""
-    found: dict[str, Any] = {}
-    rows = report.classes_seen()
-    mended = report.mended != report.rule or not _mislabelled(report)
-    if mended and any(pixels for pixels, _, _ in rows):
-        weights = class_weights([row[0] for row in rows], [row[2] for row in rows])
-        found |= _loss_lines(config.get("model"), weights)
-    measured = report.statistics()
-    if measured is not None:
-        found |= _preprocessor_lines(config, *measured)
-    return found
-
-
-def _loss_lines(model: Any, weights: list[float]) -> dict[str, Any]:
-    """Where the model's cross-entropy takes its weights."""
-    if not isinstance(model, Mapping):
-        return {}
-    head = model.get("decode_head")
-    place, owner = (
-        ("model.decode_head.loss_decode", head)
-        if isinstance(head, Mapping)
-        else ("model.loss", model)
+def _given_palette(dataset: Any, cfg: Any) -> Any:
+    """The colours that somebody has said, not those that fill the gap."""
+    metainfo = cfg.get("metainfo") if isinstance(cfg, Mapping) else None
+    declared = getattr(dataset, "METAINFO", None) or {}
+    said = (metainfo.get("palette") if isinstance(metainfo, Mapping) else None) or declared.get(
+        "palette"
     )
-    loss = (owner or {}).get(place.rpartition(".")[2])
-    if loss is None:
-        return {place: {"type": "CrossEntropyLoss", "class_weight": weights}}
-    if isinstance(loss, Mapping):
-        return {f"{place}.class_weight": weights}
-    return {f"{place}.0.class_weight": weights} if isinstance(loss, (list, tuple)) else {}
-
-
-def _preprocessor_lines(config: Mapping, mean: list[float], std: list[float]) -> dict[str, Any]:
-    """Mean and std in the order in which the preprocessor sees the channels."""
-    model = config.get("model")
-    inner = model.get("data_preprocessor") if isinstance(model, Mapping) else None
-    outer = config.get("data_preprocessor")
-    place = (
-        "data_preprocessor" if inner is None and outer is not None else "model.data_preprocessor"
-    )
-    given = inner if inner is not None else outer
-    if given is None:
-        rgb = {"bgr_to_rgb": True} if len(mean) == 3 else {}
-        order = slice(None, None, -1) if rgb else slice(None)
-        whole = {"type": "SegDataPreProcessor", "mean": mean[order], "std": std[order], **rgb}
-        return {place: whole}
-    if not isinstance(given, Mapping):
-        return {}
-    order = slice(None, None, -1) if given.get("bgr_to_rgb") and len(mean) == 3 else slice(None)
-    return {f"{place}.mean": mean[order], f"{place}.std": std[order]}
+    found = (getattr(dataset, "metainfo", None) or {}).get("palette")
+    if said or isinstance(cfg, Mapping):
+        return found if said else None
+    return None if found == default_palette(len(found or [])) else found

@@ -14,6 +14,7 @@ from typing import Any
 from segfast.distributed import is_first
 from segfast.distributed.launch import speaker
 from segfast.errors import ConfigError, OutputError, UserError
+from segfast.paths import printable
 
 _TRUST = "unpickle the checkpoint whatever it holds: DANGER, such a file can run any program as you"
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -40,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         behind_the_bar = "" if is_first() else "\n"
         text = f"{behind_the_bar}segfast: error: {speaker()}{' '.join(str(error).split())}\n"
-        sys.stderr.write(text)
+        sys.stderr.write(printable(text))
         return FAILED if isinstance(error, OutputError) else WRONG_INPUT
     except KeyboardInterrupt as stop:
         if is_first():
-            sys.stderr.write(f"segfast: {stop or 'interrupted'}\n")
+            sys.stderr.write(f"segfast: {str(stop) or 'interrupted'}\n")
         return INTERRUPTED
     except Exception:
         traceback.print_exc()
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("items", nargs="*", metavar="CONFIG | key.path=value")
     check.add_argument("--out", metavar="FILE", help="the full list: data set, kind, file")
-    check.add_argument("--workers", type=int, help="processes that read; default: one a core")
+    check.add_argument("--workers", type=_count, help="processes that read; default: one a core")
     check.set_defaults(run=_check_data)
 
     bench = commands.add_parser("bench", help="time the operators against eager PyTorch")
@@ -118,6 +119,13 @@ class _Parser(argparse.ArgumentParser):
         """One line, and where the help is."""
         sys.stderr.write(f"segfast: error: {message} (see `{self.prog} --help`)\n")
         sys.exit(WRONG_INPUT)
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
+    return int(text)
 
 
 def _split(items: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
@@ -189,9 +197,10 @@ def _predict(options: argparse.Namespace) -> None:
         trust_checkpoint=options.trust_checkpoint,
     )
     out = Path(options.out)
-    print(
+    text = (
         f"{count} images: index masks in {out / 'masks'}, coloured pictures in {out / 'pictures'}"
     )
+    print(printable(text))
 
 
 def _check_data(options: argparse.Namespace) -> None:
@@ -199,12 +208,14 @@ def _check_data(options: argparse.Namespace) -> None:
 
     config, overrides = _split(options.items)
     report = check_data(config, overrides=overrides, num_workers=options.workers)
-    print(report)
+    print(printable(str(report)))
     if options.out:
         try:
-            Path(options.out).write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
-        except OSError as error:
-            raise UserError(f"--out {options.out}: {error.strerror}") from error
+            lines = "".join(f"{line}\n" for line in report.lines())
+            Path(options.out).write_text(lines, "utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--out {options.out}: {reason}") from error
     if report.num_problems:
         listed = f"all in {options.out}" if options.out else "--out FILE lists all"
         raise UserError(f"check-data: {report.num_problems} problems in the data ({listed})")

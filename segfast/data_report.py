@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from segfast.datasets.report import NOTES, DatasetReport
+from segfast.paths import one_line
 
 
 @dataclasses.dataclass
@@ -31,10 +32,10 @@ class DataReport:
         return sum(len(lines) for part in self.datasets for lines in part.serious().values())
 
     def lines(self) -> Iterator[str]:
-        """Every problem and note, tab-separated: data set, kind, file and text."""
+        """Every problem and note, tab-separated: data set, kind, file and text; odd characters of names as escapes."""
         for part in self.datasets:
             for kind, lines in part.problems.items():
-                yield from (f"{part.key}\t{kind}\t{line}" for line in lines)
+                yield from (f"{part.key}\t{kind}\t{one_line(line)}" for line in lines)
 
     def __str__(self) -> str:
         """The tables and proposals, for the screen."""
@@ -48,8 +49,8 @@ def _screen(result: DataReport) -> Iterator[str]:
             yield "  no problem found"
         for kind, lines in report.problems.items():
             mark = "note" if kind in NOTES else "PROBLEM"
-            yield f"  {mark:8}{kind:22}{len(lines):6}  {lines[0]}"
-            yield from (f"{'':38}{line}" for line in lines[1:3])
+            yield f"  {mark:8}{kind:22}{len(lines):6}  {one_line(lines[0])}"
+            yield from (f"{'':38}{one_line(line)}" for line in lines[1:3])
         yield from _class_table(report)
         yield ""
     if result.proposals:

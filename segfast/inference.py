@@ -21,7 +21,7 @@ from segfast.runner.checkpoint import load_checkpoint, load_weights
 from segfast.runner.defaults import with_defaults
 from segfast.runner.environment import choose_device
 from segfast.structures import SegDataSample
-from segfast.trusted_types import checked
+from segfast.trusted_types import checked, only_networks
 
 
 def segment(
@@ -65,13 +65,16 @@ def load_model(
         CheckpointError: the file cannot be used, or would run code.
     """
     state = load_checkpoint(checkpoint, trust=trust_checkpoint)
-    if config is None:
-        built_from = _config_inside(state, checkpoint, trust_checkpoint)
-    else:
-        built_from = with_defaults(load_config(config))
-    forget_pretrained(built_from)
     try:
-        model = MODELS.build(built_from.get("model"), path="model")
+        if config is None:
+            built_from = _config_inside(state, checkpoint, trust_checkpoint)
+        else:
+            built_from = with_defaults(load_config(config))
+        forget_pretrained(built_from)
+        dataset = _evaluation_dataset(built_from)
+        with only_networks(checkpoint, trusted=trust_checkpoint or config is not None):
+            model = MODELS.build(built_from.get("model"), path="model")
+            pipeline = _built_pipeline(dataset.get("pipeline"))
     except ConfigError as error:
         if config is not None:
             raise
@@ -81,10 +84,53 @@ def load_model(
         ) from error
     load_weights(model, state, checkpoint)
     model.to(choose_device(device))
-    loader = built_from.get("test_dataloader") or built_from.get("val_dataloader") or {}
-    dataset = loader.get("dataset", {})
     meta = state.get("meta", {}).get("dataset_meta") or dataset.get("metainfo") or {}
-    return model, dataset.get("pipeline"), meta
+    return model, pipeline, _checked_meta(meta, checkpoint)
+
+
+def _checked_meta(meta: Any, source: Any) -> dict:
+    """Names and colours of the classes, as drawing needs them."""
+    found = dict(meta) if isinstance(meta, Mapping) else {}
+    classes, palette = found.get("classes"), found.get("palette")
+    are_names = classes is None or _is_list_of(classes, str)
+    are_colors = palette is None or (
+        _is_list_of(palette, list, tuple) and all(map(_is_rgb, palette))
+    )
+    fits = not classes or not palette or (are_names and are_colors and len(classes) == len(palette))
+    if not (isinstance(meta, Mapping) and are_names and are_colors and fits):
+        raise CheckpointError(
+            f"{source}: what it says about its classes is wrong, expected names and one RGB colour for each, got "
+            f"{str(meta)[:200]} (hint: segfast.runner.load_checkpoint reads the weights for a model built by hand)"
+        )
+    return found
+
+
+def _is_list_of(value: Any, *kinds: type) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, kinds) for entry in value)
+
+
+def _is_rgb(color: Sequence) -> bool:
+    return len(color) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in color)
+
+
+def _evaluation_dataset(config: Mapping) -> Mapping:
+    """The config of the data set on which a model is tested, or validated; empty where there is none."""
+    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
+    dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
+    if not isinstance(loader, Mapping) or not isinstance(dataset or {}, Mapping):
+        key = "test_dataloader" if config.get("test_dataloader") else "val_dataloader"
+        raise ConfigError(key, f"expected dict(dataset=dict(...)), got {str(loader)[:200]}")
+    return dataset or {}
+
+
+def _built_pipeline(pipeline: Any) -> list | None:
+    """The steps of an evaluation pipeline as objects: whatever they are, they are made here and not later."""
+    if pipeline is None:
+        return None
+    if not isinstance(pipeline, (list, tuple)):
+        raise ConfigError("pipeline", f"expected a list of transforms, got {pipeline!r}")
+    load, rest = _split_pipeline(pipeline)
+    return [*load.transforms, *rest.transforms]
 
 
 def _config_inside(state: Mapping, checkpoint: str | Path, trusted: bool) -> dict:
@@ -101,22 +147,41 @@ def _config_inside(state: Mapping, checkpoint: str | Path, trusted: bool) -> dic
         raise CheckpointError(f"{checkpoint}: {problem} {hint}") from None
     if not isinstance(config.get("model"), Mapping):
         raise CheckpointError(f"{checkpoint} carries no model to rebuild {hint}")
-    return config if trusted else checked(config, checkpoint)
+    return config if trusted else checked(_what_is_built(config), checkpoint)
+
+
+def _what_is_built(config: Mapping) -> dict:
+    """The parts of a checkpoint's config that prediction needs; what the others name is never called."""
+    built: dict[str, Any] = {"model": config["model"]}
+    dataset = _evaluation_dataset(config)
+    parts = {key: dataset[key] for key in ("pipeline", "metainfo") if key in dataset}
+    return {**built, "test_dataloader": {"dataset": parts}}
 
 
 def forget_pretrained(config: dict) -> None:
     """A checkpoint holds all weights: files of pretrained ones need not be there any more."""
-    model = config.get("model")
-    if not isinstance(model, dict):
-        return
-    model = {k: v for k, v in model.items() if k not in ("encoder_weights", "pretrained")}
-    backbone = model.get("backbone")
-    if isinstance(backbone, dict):
-        backbone = {k: v for k, v in backbone.items() if k != "pretrained"}
-        if (backbone.get("init_cfg") or {}).get("type") == "Pretrained":
-            del backbone["init_cfg"]
-        model["backbone"] = backbone
-    config["model"] = model
+    if isinstance(config.get("model"), dict):
+        config["model"] = _without_pretrained(config["model"])
+
+
+def _without_pretrained(part: Any) -> Any:
+    """A copy of a model's config, and of all parts in it, that names no file of weights."""
+    if isinstance(part, (list, tuple)) and type(part) in (list, tuple):
+        return type(part)(_without_pretrained(entry) for entry in part)
+    if not isinstance(part, Mapping):
+        return part
+    kept = {k: _without_pretrained(v) for k, v in part.items()}
+    for key in ("encoder_weights", "pretrained"):
+        if not isinstance(part.get(key), (str, Path)) and part.get(key) is not True:
+            continue
+        if "." in str(part.get("type")):  # the default, too, may be to fetch: "imagenet"
+            kept[key] = False if part[key] is True else None
+        else:
+            del kept[key]
+    start = part.get("init_cfg")
+    if isinstance(start, Mapping) and start.get("type") == "Pretrained":
+        del kept["init_cfg"]
+    return kept
 
 
 def _split_pipeline(pipeline: Sequence | None) -> tuple[Compose, Compose]:
@@ -138,6 +203,8 @@ def expand(images: Any) -> list:
     items = images if isinstance(images, (list, tuple)) else [images]
     expanded: list = []
     for item in items:
+        if isinstance(item, str) and not item:
+            raise DataError("expected an image or a folder, got an empty name")
         if isinstance(item, (str, Path)) and Path(item).is_dir():
             found = sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
             if not found:

@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,24 @@ def being_written(path: Path) -> Iterator[Path]:
         yield path
     except OSError as error:
         raise OutputError(path, error) from error
+
+
+def printable(text: str, encoding: str | None = None) -> str:
+    """A text whose file names do no harm to a screen: control characters and what cannot be encoded as escapes.
+
+    Args:
+        text: any; line ends stay.
+        encoding: that of the screen; None for standard output's.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def one_line(text: str) -> str:
+    """The same in one line, in which no tab separates anything."""
+    return printable(text, "utf-8").replace("\n", "\\n")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -25,18 +25,20 @@ LAYERS = {
     "paths": {"errors"},
     "structures": {"errors"},
     "ops": {"_native", "errors"},
-    "registry": {"errors"},
+    "construction": {"errors"},
+    "registry": {"construction", "errors"},
+    "weight_files": {"errors"},
     "config": {"errors", "registry", "demo_config"},
     "demo_config": set(),
     "distributed": {"errors"},
     "evaluation": {"distributed", "ops", "structures", "registry", "errors", "paths"},
     "datasets": {"_native", "distributed", "structures", "registry", "errors"},
-    "models": {"distributed", "ops", "structures", "registry", "errors"},
+    "models": {"distributed", "ops", "structures", "registry", "errors", "weight_files"},
     "visualization": {"structures", "registry", "errors", "paths"},
     "integrations": {"ops", "models", "evaluation", "errors"},
     "runner": {
         "ops", "models", "datasets", "evaluation", "visualization", "structures", "registry", "config", "errors",
-        "_native", "paths", "distributed",
+        "_native", "paths", "distributed", "weight_files",
     },
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import segfast
 from segfast.check_data import check_data
 from segfast.cli import main
 from segfast.config import parse_override
+from segfast.datasets.labels import LabelRule
 from segfast.datasets.remedies import class_weights, mend_colors, mend_values
 from segfast.errors import UserError
 
@@ -110,7 +111,7 @@ CASES = {
     "void beyond the classes": ([blocks(0, 1, 2, 3)], 3, {"label_map": {0: 0, 1: 1, 2: 2, 3: 255}}),
     "0 and 255": ([blocks(0, 255)], 2, {"label_map": {0: 0, 255: 1}}),
     "from 1": ([blocks(1, 2, 3)], 3, {"reduce_zero_label": True}),
-    "spread": ([blocks(0, 127, 255)], 3, {"label_map": {0: 0, 127: 1, 255: 2}}),
+    "spread": ([blocks(0, 100, 200)], 3, {"label_map": {0: 0, 100: 1, 200: 2}}),
     "colours of the palette": ([np.array([[VOC[2], VOC[0]]] * 4, np.uint8)], 3, {"mask_colors": VOC}),
     "colours beyond": (
         [np.array([[VOC[2], VOC[0], VOC[1], [9, 9, 9]]] * 4, np.uint8)],
@@ -130,7 +131,9 @@ def test_what_is_proposed_mends_it(tmp_path, name):
     masks, num_classes, expected = CASES[name]
     for part in ("train", "val"):
         write(tmp_path, masks, part)
-    cfg = config(tmp_path, num_classes)
+    names = [f"c{k}" for k in range(num_classes)]
+    palette = {"palette": VOC} if "mask_colors" in expected and "grey" not in name else {}
+    cfg = config(tmp_path, num_classes, metainfo={"classes": names, **palette})
     report = check(cfg)
     assert report.num_problems > 0
     for part in ("train", "val"):
@@ -229,10 +232,116 @@ def test_the_built_in_demo_is_good():
 
 
 def test_values_that_nothing_can_mend():
-    assert mend_values(set(range(200)), 2, 255).arguments == {}
-    assert "instance numbers" in mend_values(set(range(200)), 2, 255).remark
-    assert mend_values({0, 1, 255}, 3, 255).arguments["label_map"] is None
-    assert mend_colors(dict.fromkeys(range(1000), 1), 3, 255, None).arguments == {}
+    two, three = LabelRule(2), LabelRule(3)
+    assert mend_values(set(range(200)), two).arguments == {}
+    assert "instance numbers" in mend_values(set(range(200)), two).remark
+    assert mend_values({0, 1, 255}, three).arguments == {}
+    assert mend_colors(dict.fromkeys(range(1000), 1), three, None).arguments == {}
+
+
+BESIDE_A_RULE = {
+    "a stray beside a map": (
+        [blocks(0, 255)] * 3 + [blocks(0, 255, 128)], 2, {"label_map": {0: 0, 255: 1}},
+        {"label_map": {0: 0, 255: 1, 128: 255}},
+    ),
+    "strays beside Cityscapes' ids": (
+        [blocks(7, 8, 11, 12)] * 3 + [blocks(7, 8, 34, 0)], 3,
+        {"label_map": {7: 0, 8: 1, 11: 2, 0: 255, 12: 255}},
+        {"label_map": {7: 0, 8: 1, 11: 2, 0: 255, 12: 255, 34: 255}},
+    ),
+    "a stray behind reduce_zero_label": (
+        [blocks(0, 1, 2, 3)] * 3 + [blocks(1, 2, 3, 200)], 3, {"reduce_zero_label": True},
+        {"label_map": {0: 0, 1: 1, 2: 2, 199: 255}},
+    ),
+    "both": (
+        [blocks(0, 1, 2, 3)] * 3 + [blocks(1, 2, 3, 200)], 3,
+        {"reduce_zero_label": True, "label_map": {0: 2, 1: 1, 2: 0}},
+        {"label_map": {0: 2, 1: 1, 2: 0, 199: 255}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE_A_RULE)
+def test_what_a_data_set_says_already_stays(tmp_path, name):
+    masks, num_classes, given, expected = BESIDE_A_RULE[name]
+    write(tmp_path, masks)
+    cfg = config(tmp_path, num_classes, ["train"], **given)
+    report = check(cfg)
+    assert found(report) == {"label out of range": 1}
+    assert report.proposals == {
+        f"train_dataloader.dataset.{key}": value for key, value in expected.items()
+    }
+    in_a_file = config(tmp_path, num_classes, ["train"], **{**given, **expected})
+    for again in (check(cfg, report.proposals), check(in_a_file)):
+        assert found(again) == {}
+        assert again.datasets[0].classes_seen() == report.datasets[0].classes_seen()
+    good = {**cfg["train_dataloader"]["dataset"], "indices": [0, 1, 2]}
+    before = segfast.registry.DATASETS.build(good)
+    after = segfast.registry.DATASETS.build(in_a_file["train_dataloader"]["dataset"])
+    for place in range(3):  # masks that were right keep their labels
+        (old, new) = (
+            data[place]["data_samples"].gt_sem_seg.data.tolist() for data in (before, after)
+        )
+        assert old == new
+
+
+@pytest.mark.parametrize(
+    ("masks", "num_classes", "arguments"),
+    [
+        ([blocks(0, 255)] * 3 + [blocks(0, 255, 128)], 2, {}),
+        ([blocks(0, 255)] * 3 + [blocks(0, 255, 254)], 2, {}),
+        ([blocks(0, 127, 255)], 3, {}),
+        ([blocks(7, 8, 255)], 2, {}),
+        ([blocks(1, 2, 3)], 2, {}),
+        ([blocks(0, 128)], 3, {}),
+        ([blocks(0, 1, 2)] * 3, 2, {"ignore_index": 0}),
+        ([blocks(1, 2)] * 3, 2, {"ignore_index": 0}),
+        ([blocks(0, 1, 2)] * 3, 2, {"ignore_index": 1}),
+    ],
+)
+def test_where_several_are_as_likely_nothing_is_proposed(tmp_path, masks, num_classes, arguments):
+    write(tmp_path, masks)
+    report = check(config(tmp_path, num_classes, ["train"], **arguments))
+    assert "label out of range" in found(report)
+    assert report.proposals == {}
+    assert len(report.remarks) == 1
+
+
+def test_a_palette_that_nobody_gave_proposes_nothing(tmp_path):
+    """The gap in metainfo is filled with Pascal VOC's colours."""
+    black_and_white = np.array([[[0, 0, 0], [255, 255, 255]]] * 4, np.uint8)
+    write(tmp_path, [black_and_white])
+    colors = {"train_dataloader.dataset.mask_colors": [[0, 0, 0], [255, 255, 255]]}
+    cfg = config(tmp_path, 2, ["train"])
+    assert check(cfg).proposals == colors
+    assert check(cfg, colors).num_problems == 0
+    report = check(config(tmp_path, 3, ["train"]))
+    assert report.proposals == {}
+    assert "which class has which cannot be known" in report.remarks[0]
+
+
+def test_one_colour_mask_among_index_masks(tmp_path):
+    write(tmp_path, [blocks(0, 1)] * 5)
+    colored = np.repeat(blocks(0, 1)[..., None] * 255, 3, 2)
+    Image.fromarray(colored).save(tmp_path / "masks/train/3.png")
+    report = check(config(tmp_path, 2, ["train"]))
+    assert found(report) == {"colour mask": 1}
+    assert report.proposals == {}
+    assert report.remarks == [
+        "train_dataloader.dataset: 1 masks are colour pictures, the others hold indices: convert these 1 files"
+    ]
+    assert report.datasets[0].classes_seen() == [(64, 4, 128), (64, 4, 128)]
+
+
+def test_labels_are_compared_with_the_models_classes_where_the_data_set_names_none(tmp_path):
+    write(tmp_path, [blocks(0, 1)] * 3 + [blocks(0, 1, 77)])
+    cfg = config(tmp_path, 2, ["train"])
+    del cfg["train_dataloader"]["dataset"]["metainfo"]
+    report = check(cfg)
+    assert found(report) == {"label out of range": 1}
+    assert report.proposals == {
+        "train_dataloader.dataset.label_map": {0: 0, 1: 1, 77: 255},
+    }
 
 
 def test_class_weights_are_median_frequency():

@@ -239,3 +239,22 @@ def test_a_worker_process_reports_in_one_line(folder):
     assert done.stderr.strip().splitlines()[-1].startswith("segfast: error: ")
     assert "Traceback" not in done.stderr
     assert masks(folder)[3].name in done.stderr
+
+
+def test_an_interrupt_without_words(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segfast.check_data.check_data", stop)
+    assert main(["check-data"]) == 130
+    assert capsys.readouterr().err == "segfast: interrupted\n"
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5"])
+def test_workers_are_a_number(value, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["check-data", "--workers", value])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("segfast: error: ")
+    assert len(error.splitlines()) == 1

@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from runner.toys import ToyMetric, toy_config
 
+from segfast.datasets import LoadImageFromFile
 from segfast.errors import ConfigError, UserError
 from segfast.evaluation import IoUMetric
 from segfast.paths import inside, is_plain_name
-from segfast.predictions import _save, output_names
+from segfast.predictions import _save, output_names, write_predictions
 from segfast.runner import CheckpointHook, Runner
+from segfast.structures import PixelData, SegDataSample
 from segfast.visualization import LocalVisBackend, SegLocalVisualizer
 
 OUTSIDE = ["../x", "/etc/x", "a/../../x", "..", "", "a\0b"]
@@ -161,6 +163,64 @@ def test_names_of_predictions(tmp_path):
     with pytest.raises(UserError, match="symbolic link"):
         _save(np.zeros((2, 2), np.uint8), tmp_path / "b", "2.png")
     assert (tmp_path / "a/1.png").read_bytes() == before
+
+
+def test_predictions_replace_nothing_but_predictions(tmp_path, monkeypatch):
+    """`predict x.pth d/images --out d`, where d/masks are the labels that somebody drew."""
+    for name in ("images/a.png", "images/b.png", "masks/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), 3).save(tmp_path / name)
+    drawn = (tmp_path / "masks/b.png").read_bytes()
+    loaded = []
+
+    def load_model(*_, **__):
+        loaded.append(1)
+        return None, None, {}
+
+    def segment(_, sources, *__):
+        for _ in sources:
+            data = torch.zeros(1, 4, 4, dtype=torch.int64)
+            yield SegDataSample(pred_sem_seg=PixelData(data=data))
+
+    monkeypatch.setattr("segfast.predictions.load_model", load_model)
+    monkeypatch.setattr("segfast.predictions.segment", segment)
+    images = [str(tmp_path / "images")]
+    before = everything(tmp_path)
+    with pytest.raises(
+        UserError, match=r"masks/b\.png is there, was not written by segfast predict"
+    ):
+        write_predictions("x.pth", images, tmp_path)
+    assert loaded == []
+    assert everything(tmp_path) == before
+    assert (tmp_path / "masks/b.png").read_bytes() == drawn
+    for _ in range(2):  # again is fine
+        assert write_predictions("x.pth", images, tmp_path / "out") == 2
+    pictures = [str(tmp_path / "out/pictures")]
+    with pytest.raises(UserError, match=r"pictures/a\.png is one of the images to segment"):
+        write_predictions("x.pth", pictures, tmp_path / "out")
+    (tmp_path / "out/masks/a.png").write_bytes(b"notes")
+    with pytest.raises(UserError, match=r"masks/a\.png is there, was not written"):
+        write_predictions("x.pth", images, tmp_path / "out")
+
+
+def test_pictures_of_predictions_lie_as_the_pipeline_loads_them(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    for kind, size in (("color", (8, 4)), ("unchanged", (4, 8))):
+        load = LoadImageFromFile(color_type=kind)
+        monkeypatch.setattr(
+            "segfast.predictions.load_model", lambda *_, load=load, **__: (None, [load], {})
+        )
+        sample = SegDataSample(
+            pred_sem_seg=PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
+        )
+        monkeypatch.setattr("segfast.predictions.segment", lambda *_, sample=sample: [sample])
+        assert write_predictions("x.pth", [str(tmp_path / "a.jpg")], tmp_path / kind) == 1
+        assert Image.open(tmp_path / kind / "pictures/a.png").size == size[::-1]
+    for images, out in (([""], "out"), ([str(tmp_path / "a.jpg")], "")):
+        with pytest.raises(UserError, match="got an empty name"):
+            write_predictions("x.pth", images, out)
 
 
 def test_predictions_of_the_metric_never_overwrite_each_other(tmp_path):

@@ -68,7 +68,12 @@ def _text(path: Path, below: tuple[Path, ...]) -> str:
     if path.suffix not in SUFFIXES:
         expected = "expected .py, .yaml, .yml, .toml or .json"
         raise ConfigError("", f"{path}: {expected}, got {path.suffix!r}")
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError("", f"{str(path)[:200]!r} is no config file: {reason}") from None
+    if not is_file:
         hint = (
             f"(named by {below[-1]})"
             if below
@@ -124,7 +129,10 @@ def _base_path(name: str, path: Path) -> Path:
         return path.parent / name
     if "." in package or ".." in Path(inside).parts or Path(inside).is_absolute():
         raise ConfigError("", f"{path}: {name}: expected package::path, both without '..'")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ValueError, ImportError):  # `__main__`, a null byte
+        spec = None
     for root in (spec.submodule_search_locations or []) if spec else []:
         for folder in (".mim/configs", "configs"):
             if (Path(root) / folder / inside).is_file():

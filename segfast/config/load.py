@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segfast.config.files import read_file
-from segfast.config.keys import KNOWN_KEYS, RUNNER_KEYS, check_keys
+from segfast.config.keys import KNOWN_KEYS, RUNNER_KEYS, check_keys, check_kinds
 from segfast.config.merge import override, plain_copy
 from segfast.errors import ConfigError
 from segfast.registry import did_you_mean
@@ -30,7 +30,7 @@ def load_config(source: Any = None, overrides: Mapping[str, Any] | None = None) 
         A plain dict holding only keys that the Runner reads.
 
     Raises:
-        ConfigError: a file is missing or malformed, or a key is unknown.
+        ConfigError: a file is missing or malformed, a key is unknown, or its value is of another kind.
     """
     overrides = dict(overrides or {})
     if hasattr(source, "to_dict"):  # mmengine's Config, which keeps the file's helper variables
@@ -45,7 +45,7 @@ def load_config(source: Any = None, overrides: Mapping[str, Any] | None = None) 
     for key, value in overrides.items():
         _check_override(cfg, key)
         override(cfg, key, copy.deepcopy(value))
-    return {key: value for key, value in cfg.items() if key in RUNNER_KEYS}
+    return check_kinds({key: value for key, value in cfg.items() if key in RUNNER_KEYS})
 
 
 def _check_override(cfg: dict, dotted: str) -> None:

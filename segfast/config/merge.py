@@ -64,6 +64,8 @@ def override(cfg: dict, dotted: str, value: Any) -> None:
     A dict merges into the dict that is there, as `merge` does.
     """
     parts = dotted.split(".")
+    if not all(parts):
+        raise ConfigError(dotted, "expected key.path, each part a name or a position")
     node: Any = cfg
     for depth, part in enumerate(parts):
         here, last = ".".join(parts[: depth + 1]), depth == len(parts) - 1

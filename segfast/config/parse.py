@@ -18,7 +18,18 @@ MAX_ENTRIES = 100_000  # of dicts and lists, each alias counted as often as it i
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-3 as a number: YAML 1.1 wants 1.0e-3."""
+    """YAML that reads 1e-3 as a number, where YAML 1.1 wants 1.0e-3, and stops where a text holds too much."""
+
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self.where, self.nodes = where, 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Counted: a megabyte of commas takes minutes."""
+        self.nodes += 1
+        if self.nodes > MAX_ENTRIES:
+            raise ConfigError("", f"{self.where}: more than {MAX_ENTRIES} entries")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -36,6 +47,7 @@ def parse(path: Path, text: str) -> dict[str, Any]:
     """
     try:
         if path.suffix == ".toml":
+            _check_dotted_keys(text, str(path))
             tree = tomllib.loads(text)
         elif path.suffix == ".json":
             tree = json.loads(text)
@@ -55,9 +67,17 @@ def parse(path: Path, text: str) -> dict[str, Any]:
     return tree
 
 
+def _check_dotted_keys(text: str, where: str) -> None:
+    """Refuse `a.a.a...`, for which tomllib takes the square of its length, before it is parsed."""
+    parts = re.split(r"([=\n,{}\[\]])", text)
+    for part, end in zip(parts[::2], [*parts[1::2], ""], strict=False):
+        if end in ("=", "]") and part.count(".") > MAX_DEPTH:
+            raise ConfigError("", f"{where}: a key nested deeper than {MAX_DEPTH} levels")
+
+
 def _yaml(text: str, where: str) -> Any:
     """The first document, its aliases counted before anything is made of them."""
-    loader = _Loader(text)  # safe: a SafeLoader
+    loader = _Loader(text, where)  # safe: a SafeLoader
     try:
         node = loader.get_single_node()
         if node is None:

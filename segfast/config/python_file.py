@@ -47,6 +47,9 @@ class PythonFile:
             self.tree = ast.parse(base_expressions(text), filename=str(path))
         except SyntaxError as error:
             raise ConfigError("", f"{path}:{error.lineno}: {error.msg}") from error
+        except (ValueError, MemoryError, RecursionError) as error:  # a null byte, or too deep
+            problem = " ".join(str(error).split()) or "nested too deeply"
+            raise ConfigError("", f"{path}: cannot be parsed as Python: {problem}") from None
         self.bases = self._take_bases()
         for node in self.tree.body:
             if isinstance(node, ast.With) and "read_base" in ast.unparse(node.items[0]):

@@ -11,15 +11,18 @@ import yaml
 
 from segfast.errors import ConfigError
 
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
+_WORDS = {
+    "true": True, "false": False, "yes": True, "no": False, "on": True, "off": False, "none": None, "null": None,
+}  # fmt: skip
 _OPEN, _CLOSE = "([{", ")]}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` of the command line -> key and Python value.
 
-    Numbers, booleans, None or null, quoted strings, lists, tuples and dicts are read as such; words in lists need no
-    quotes, and a list no brackets: `classes=road,car`. Anything else is the string itself.
+    Numbers, booleans (yes, no, on and off, too, as in yaml), None or null, quoted strings, lists, tuples and dicts are
+    read as such; words in lists need no quotes, and a list no brackets: `classes=road,car`. Anything else is the string
+    itself.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:

@@ -10,7 +10,8 @@ from typing import Any
 
 from segfast.errors import ConfigError
 
-_ENVIRONMENT = re.compile(r"\{\{['\"]?\s*\$(\w+)\s*:\s*(\S*?)\s*['\"]?\}\}")
+# Possessive, and no braces in a default: else a text without an end would be walked again and again.
+_ENVIRONMENT = re.compile(r"\{\{['\"]?\s*+\$(\w++)\s*+:\s*+([^\s{}]*?)\s*+['\"]?\}\}")
 _BASE = re.compile(r"(['\"]?)\{\{\s*_base_\.([\w.]+)\s*\}\}\1")
 _PLACEHOLDER = re.compile(r"\{\{_base_\.([\w.]+)\}\}")
 

@@ -2,11 +2,21 @@
 
 # SPDX-License-Identifier: Apache-2.0
 import os
+from collections.abc import Iterable
 
 from segfast.errors import DataError
 from segfast.registry import did_you_mean
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+# What the decoders of `images` read.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif", ".ppm", ".pgm",
+)  # fmt: skip
+# What else is a picture, or meant to be one.
+_OTHER_PICTURES = (
+    ".jpe", ".jfif", ".jpx", ".j2k", ".jxl", ".pbm", ".pnm", ".pfm", ".dib", ".tga", ".avif", ".heic", ".heif", ".exr",
+    ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw", ".svg", ".eps", ".dcm", ".nii", ".npy", ".ico",
+)  # fmt: skip
+_MOST_FOLDERS = 200_000
 
 Suffixes = str | tuple[str, ...] | list[str]
 
@@ -91,16 +101,50 @@ def pair_files(
     return [(images[stem], masks[stem]) for stem in stems]
 
 
+def listed_suffixes(suffixes: Suffixes) -> str:
+    """The endings, for messages."""
+    return ", ".join(_as_tuple(suffixes))
+
+
 def _as_tuple(suffixes: Suffixes) -> tuple[str, ...]:
     return (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
 
 
+def pictures_left_out(folder: str, suffixes: Suffixes) -> list[str]:
+    """Files that are pictures by their ending, but have none of `suffixes`."""
+    taken = tuple(ending.lower() for ending in _as_tuple(suffixes))
+    endings = (*IMAGE_SUFFIXES, *_OTHER_PICTURES)
+    names = ((path, path.lower()) for path in _walk(folder))
+    return [path for path, name in names if name.endswith(endings) and not name.endswith(taken)]
+
+
 def _walk(folder: str) -> list[str]:
-    paths = []
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Every file below it; links to folders are followed, but not into a folder that holds them."""
+    paths: list[str] = []
+    above: dict[str, frozenset[str]] = {folder: frozenset([os.path.realpath(folder)])}
+    for count, (here, folders, names) in enumerate(os.walk(folder, followlinks=True)):
+        if count > _MOST_FOLDERS:
+            raise DataError(
+                f"{folder}: more than {_MOST_FOLDERS} folders below it (hint: do its links lead in circles?)"
+            )
+        reached = above.pop(here)
+        inner = []
+        for name in folders:
+            path = os.path.join(here, name)
+            real = os.path.realpath(path) if os.path.islink(path) else ""
+            if name.startswith(".") or (real and _holds_any(real, reached)):
+                continue
+            inner.append(name)
+            above[path] = reached | {real or os.path.realpath(path)}
+        folders[:] = inner
         paths += [os.path.join(here, name) for name in names if not name.startswith(".")]
     return sorted(paths)
+
+
+def _holds_any(folder: str, others: Iterable[str]) -> bool:
+    """Whether one of the others is that folder, or lies in it; all are real paths."""
+    inner = folder.rstrip(os.sep) + os.sep
+    return any(other == folder or other.startswith(inner) for other in others)
 
 
 def _near_folder(folder: str) -> str:
@@ -115,7 +159,7 @@ def _near_folder(folder: str) -> str:
 
 
 def _nothing_found(folder: str, suffixes: Suffixes) -> str:
-    looked_for = f"no images in this folder (looked for {', '.join(_as_tuple(suffixes))}"
+    looked_for = f"no images in this folder (looked for {listed_suffixes(suffixes)}"
     others = _walk(folder)
     if not others:
         return f"{looked_for}); it is empty: check data_root and data_prefix.img_path"

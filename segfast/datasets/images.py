@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -123,11 +123,38 @@ def _check_channels(path: str | os.PathLike, image: Image.Image) -> None:
         )
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The camera's orientation tag: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side."""
+    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def sample_bits(image: Image.Image) -> int:
+    """Bits of a sample as the file says, which Pillow cuts to 8 where there are several channels."""
+    tiles: Any = getattr(image, "tile", None)
+    layout = tiles[0][3] if tiles else ""
+    parts = layout if isinstance(layout, tuple) else (layout,)
+    deep = any(isinstance(part, str) and ";16" in part for part in parts)
+    if image.format == "PPM":
+        deep |= any(isinstance(part, int) and part > 255 for part in parts)
+    return 16 if deep else 8
+
+
+def lossy_format(path: str | os.PathLike) -> str | None:
+    """The name of the file's format if that keeps pixels only roughly, which is no good for labels."""
+    with open_image(path) as image:
+        kind = image.format
+    if kind == "WEBP":
+        with open(path, "rb") as file:
+            return None if b"VP8L" in file.read(4096) else "lossy WebP"
+    return {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000"}.get(kind or "")
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width after the camera's orientation tag, from the file's header only."""
     with open_image(path) as image:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION_TAG, 1) >= 5  # 5 to 8 swap the axes
+        turned = orientation_of(image) >= 5  # these swap the axes
     return (width, height) if turned else (height, width)
 
 
@@ -155,15 +182,22 @@ def read_image(path: str | os.PathLike, color_type: ColorType = "color") -> np.n
                 f"{path}: has more than 8 bits per sample (mode {image.mode}); "
                 "load it with color_type='unchanged'"
             )
-        if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+        if orientation_of(image) != 1:
             image = ImageOps.exif_transpose(image)
         return _as_array(image.convert("RGB" if color_type == "color" else "L"))
 
 
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image of any depth for the eye: (H, W, 3) uint8 RGB, deep samples stretched."""
+def read_picture(path: str | os.PathLike, upright: bool = True) -> np.ndarray:
+    """Decode an image of any depth for the eye: (H, W, 3) uint8 RGB, deep samples stretched.
+
+    Args:
+        path: the file.
+        upright: turn it as the camera's orientation tag says, as `read_image` does but for `unchanged`.
+    """
     with open_image(path) as image:
         deep = image.mode in _DEEP_MODES
+        if not deep and not upright:
+            return np.array(image.convert("RGB"))
     if not deep:
         return read_image(path)[..., ::-1]
     grey = read_image(path, "unchanged").astype(np.float64)

@@ -196,8 +196,11 @@ class LabelRule:
         unlisted = raw[labels == _UNLISTED]
         if unlisted.size:
             known = ", ".join(str(old) for old, _ in self.label_map or ())
+            reduced = (
+                f" ({unlisted[0] - 1} after reduce_zero_label)" if self.reduce_zero_label else ""
+            )
             raise DataError(
-                f"{path}: mask holds the value {unlisted[0]}, which label_map does not list "
+                f"{path}: mask holds the value {unlisted[0]}{reduced}, which label_map does not list "
                 f"(it lists {known}); add it, mapped to {self.ignore_index} if it does not count"
             )
         if self.num_classes is None:
@@ -214,11 +217,13 @@ class LabelRule:
     def _remedy(self, raw: np.ndarray, num_wrong: int, path: str) -> str:
         if path.lower().endswith((".jpg", ".jpeg")):
             return "JPEG changes label values: save masks as PNG"
-        if len(raw) == 2 == self.num_classes:
-            return f"set label_map={{{raw[0]}: 0, {raw[1]}: 1}}"
-        counted = raw[raw != self.ignore_index]
-        if counted.min() == 1 and counted.max() == self.num_classes:
-            return "labels seem to start at 1: set reduce_zero_label=True"
+        plain = self.label_map is None and not self.reduce_zero_label
+        if plain and not 0 <= self.ignore_index < (self.num_classes or 0):
+            counted = raw[raw != self.ignore_index]
+            if len(raw) == len(counted) == self.num_classes == 2:
+                return f"set label_map={{{raw[0]}: 0, {raw[1]}: 1}}"
+            if counted.size and counted.min() == 1 and counted.max() == self.num_classes:
+                return "labels seem to start at 1: set reduce_zero_label=True"
         if num_wrong > 32:
             return "is this an image instead of a mask?"
         return f"add the class, or give a label_map that sends it to a class or {self.ignore_index}"

@@ -1,16 +1,17 @@
 """Look at a few image and mask pairs when a dataset is built, before hours of training are lost."""
 
 # SPDX-License-Identifier: Apache-2.0
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from segfast.datasets.images import image_size
+from segfast.datasets.images import image_size, lossy_format, open_image, orientation_of
 from segfast.datasets.labels import LabelRule, read_mask
-from segfast.datasets.transforms.loading import check_same_size
 from segfast.errors import DataError
 
 _NUM_CHECKED = 8
+_LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jp2", ".webp")
 
 
 def check_first_masks(
@@ -28,9 +29,14 @@ def check_first_masks(
         skip: a pair that cannot be used is an error only if no other can.
 
     Raises:
-        DataError: an unreadable file, sizes that differ, a label that is no class, or masks of
+        DataError: no pair at all, an unreadable file, sizes that differ, a label that is no class, or masks of
             0 and 255 only, which would train one class while 255 is ignored.
     """
+    if not pairs:
+        raise DataError(
+            "the data set has no sample (hint: check data_prefix, ann_file and indices)"
+        )
+    _warn_of_lossy_masks(pairs)
     failures: list[DataError] = []
     places = np.unique(np.linspace(0, len(pairs) - 1, _NUM_CHECKED).astype(int))
     seen: set[int] = set()
@@ -40,7 +46,7 @@ def check_first_masks(
             continue
         try:
             raw = read_mask(mask, colors)
-            check_same_size(mask, raw.shape, image, image_size(image))
+            _check_sizes(mask, raw.shape, image)
             rule.apply(raw, mask)
         except DataError as error:
             failures.append(error)
@@ -57,6 +63,49 @@ def check_first_masks(
             "class would never be seen; set label_map={0: 0, 255: 1} "
             "(or label_map={0: 0, 1: 1, 255: 255} if 255 does mean ignored)"
         )
+
+
+def _check_sizes(mask: str, mask_size: tuple[int, ...], image: str) -> None:
+    """Refuse a mask that fits its image neither as the camera's tag turns it nor as it lies in the file."""
+    size = image_size(image)
+    with open_image(image) as picture:
+        either_way = orientation_of(picture) >= 5
+    if mask_size != size and not (either_way and mask_size == size[::-1]):
+        raise DataError(differing_sizes(mask, mask_size, image, size))
+
+
+def differing_sizes(
+    mask: str, mask_size: tuple[int, ...], image: str, image_size: tuple[int, ...]
+) -> str:
+    """Both sizes (H, W) in words, and whether a camera's orientation tag may be what makes the difference."""
+    what = (
+        f"{mask}: mask is {mask_size[1]}x{mask_size[0]} but its image {image} is "
+        f"{image_size[1]}x{image_size[0]} (width x height); both must have one size"
+    )
+    with open_image(image) as picture:
+        orientation = orientation_of(picture)
+    if orientation < 5:
+        return what
+    return (
+        f"{what} (the image's EXIF orientation is {orientation}: color_type='color' and 'grayscale' turn it, "
+        "'unchanged' does not)"
+    )
+
+
+def _warn_of_lossy_masks(pairs: Sequence[tuple[str, str | None]]) -> None:
+    """JPEG masks may pass every other check: their wrong labels are often those of other classes."""
+    suspects = [m for _, m in pairs if m is not None and m.lower().endswith(_LOSSY_SUFFIXES)]
+    for mask in suspects[:1]:
+        try:
+            lossy = lossy_format(mask)
+        except DataError:
+            continue  # said in its turn
+        if lossy:
+            warnings.warn(
+                f"{mask}: {lossy} changes label values near edges ({len(suspects)} masks end like this "
+                "one); save masks as PNG",
+                stacklevel=2,
+            )
 
 
 def _ignores_foreground(rule: LabelRule) -> bool:

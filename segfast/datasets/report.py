@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from segfast.datasets.scan import Facts
 
 LABEL_KINDS = ("label out of range", "colour mask", "hidden class")  # other arguments would mend it
 # What may be meant so: it is listed, and does not make a data set a bad one.
-NOTES = ("pages", "channels", "mask without image", "empty class in evaluation")
+NOTES = (
+    "pages", "channels", "mask without image", "empty class in evaluation", "picture of another ending", "no labels",
+)  # fmt: skip
 
 
 class DatasetReport:
@@ -30,6 +32,7 @@ class DatasetReport:
         values: raw mask value -> pixels.
         colors: packed RGB colour -> pixels, of masks that are colour pictures.
         num_images: samples that were looked at.
+        can_be_mended: whether raw values were seen, to which arguments of the data set apply.
         mended: the rule with which classes are counted: `rule`, or what would mend it.
     """
 
@@ -42,8 +45,11 @@ class DatasetReport:
         self.colors: Counter[int] = Counter()
         self.num_images = 0
         self.palette: Any = None
+        self.can_be_mended = True
         self._images: Counter[int] = Counter()  # raw value -> images that hold it
         self._beside: Counter[int] = Counter()  # raw value -> pixels of those images
+        self._color_images: Counter[int] = Counter()  # the same of colours
+        self._color_beside: Counter[int] = Counter()
         self._sums: dict[int, np.ndarray] = {}  # channels -> sums
         self._by_channels: dict[int, list[str]] = {}
 
@@ -63,9 +69,12 @@ class DatasetReport:
             self.note(kind, line)
         self.values.update(facts.values)
         self.colors.update(facts.colors)
-        seen = facts.values or facts.colors
-        self._images.update(seen.keys())
-        self._beside.update(dict.fromkeys(seen, sum(seen.values())))
+        for seen, images, beside in (
+            (facts.values, self._images, self._beside),
+            (facts.colors, self._color_images, self._color_beside),
+        ):
+            images.update(seen.keys())
+            beside.update(dict.fromkeys(seen, sum(seen.values())))
         if facts.channels:
             self._by_channels.setdefault(facts.channels, []).append(facts.path)
         if facts.sums is not None:
@@ -102,22 +111,17 @@ class DatasetReport:
             places = {pack_color(color): place for place, color in enumerate(colors)}
             self.values, self._images, self._beside = (
                 Counter({places[color]: counts[color] for color in counts if color in places})
-                for counts in (self.colors, self._images, self._beside)
+                for counts in (self.colors, self._color_images, self._color_beside)
             )
-        label_map = arguments.get("label_map")
-        self.mended = dataclasses.replace(
-            self.rule,
-            reduce_zero_label=arguments.get("reduce_zero_label", False),
-            label_map=None if label_map is None else tuple(label_map.items()),
-        )
+        changes = {name: arguments[name] for name in ("reduce_zero_label",) if name in arguments}
+        if "label_map" in arguments:
+            changes["label_map"] = tuple(arguments["label_map"].items())
+        self.mended = dataclasses.replace(self.rule, **changes)
 
-    def note_empty_classes(self) -> None:
-        """Classes of which no pixel was seen; in validation that may be chance."""
-        kind = "empty class" if self.mode == "train" else "empty class in evaluation"
-        for label, (pixels, _, _) in enumerate(self.classes_seen() if self.values else []):
-            if not pixels:
-                name = f" ({self.classes[label]})" if self.classes else ""
-                self.note(kind, f"class {label}{name}: occurs in no mask of {self.key}")
+    @property
+    def is_colored(self) -> bool:
+        """Whether its masks are colour pictures; a few among index masks are no reason to read all so."""
+        return bool(self.colors) and not self.values
 
     def classes_seen(self) -> list[tuple[int, int, int]]:
         """Per class: its pixels, the images that show it, and the pixels of those images.
@@ -136,13 +140,49 @@ class DatasetReport:
                 row[2] = max(row[2], self._beside[value])
         return [(row[0], row[1], row[2]) for row in rows]
 
-    def statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation of each channel (BGR order), of the images of the usual channel count."""
-        if not self._sums:
-            return None
-        usual = max(self._sums, key=lambda n: self._sums[n][0, 0])
-        pixels, total, squares = self._sums[usual]
-        mean = total / pixels
-        std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
-        rounded = [[float(f"{value:.6g}") for value in array] for array in (mean, std)]
-        return rounded[0], [value or 1.0 for value in rounded[1]]
+    def channel_sums(self) -> dict[int, np.ndarray]:
+        """Channels -> (3, channels): pixels, sum and sum of squares of the images that have as many."""
+        return dict(self._sums)
+
+
+def classes_of(parts: Sequence[DatasetReport]) -> list[tuple[int, int, int]]:
+    """`classes_seen` of a data set that has several parts; none where they differ in their classes."""
+    rows = [part.classes_seen() for part in parts]
+    if len({len(part) for part in rows}) > 1:
+        return []
+    sums = [np.sum(same_class, axis=0).tolist() for same_class in zip(*rows, strict=True)]
+    return [(row[0], row[1], row[2]) for row in sums]
+
+
+def note_empty_classes(parts: Sequence[DatasetReport]) -> None:
+    """Classes of which no pixel was seen in any part of a data set; in validation that may be chance."""
+    first = parts[0]
+    kind = "empty class" if first.mode == "train" else "empty class in evaluation"
+    rows = classes_of(parts) if any(part.values for part in parts) else []
+    for label, (pixels, _, _) in enumerate(rows):
+        if not pixels:
+            name = f" ({first.classes[label]})" if first.classes else ""
+            where = (
+                first.key
+                if len(parts) == 1
+                else f"the {len(parts)} parts of {first.mode}_dataloader"
+            )
+            first.note(kind, f"class {label}{name}: occurs in no mask of {where}")
+
+
+def channel_statistics(
+    parts: Sequence[DatasetReport],
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel (BGR order), of the images of the usual channel count."""
+    found: dict[int, np.ndarray] = {}
+    for part in parts:
+        for channels, sums in part.channel_sums().items():
+            found[channels] = found.get(channels, 0) + sums
+    if not found:
+        return None
+    usual = max(found, key=lambda n: found[n][0, 0])
+    pixels, total, squares = found[usual]
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
+    rounded = [[float(f"{value:.6g}") for value in array] for array in (mean, std)]
+    return rounded[0], [value or 1.0 for value in rounded[1]]

@@ -1,6 +1,7 @@
 """Look at every pair of a data set: what is wrong with it, what its mask holds, what its image measures."""
 
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,16 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from segfast.datasets.base import BaseSegDataset
-from segfast.datasets.images import ColorType, open_image, read_image
-from segfast.datasets.labels import packed_colors, read_mask
+from segfast.datasets.images import (
+    ColorType,
+    lossy_format,
+    open_image,
+    read_image,
+    sample_bits,
+)
+from segfast.datasets.labels import LabelRule, packed_colors, read_mask
+from segfast.datasets.mask_check import differing_sizes
 from segfast.datasets.transforms import LoadImageFromFile
-from segfast.datasets.transforms.loading import check_same_size
 from segfast.errors import DataError, UserError
 
 MAX_COLORS = 256  # a mask of more is a photograph
@@ -44,8 +51,8 @@ class Facts:
 class _Pairs(Dataset):
     """The pairs of a data set as `Facts`."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, rule: LabelRule) -> None:
+        self.dataset, self.rule = dataset, rule
         self.color_type = color_type_of(dataset)
 
     def __len__(self) -> int:
@@ -53,23 +60,22 @@ class _Pairs(Dataset):
 
     def __getitem__(self, index: int) -> Facts:
         if not reads_files(self.dataset):
-            return _from_sample(self.dataset, index)
+            return self._from_sample(index)
         info = self.dataset.data_list[index]
-        return self._from_files(info["img_path"], info.get("seg_map_path"))
+        facts = Facts(str(info["img_path"]))
+        with _noting("unreadable image", facts):
+            self._from_files(facts, info.get("seg_map_path"))
+        return facts
 
-    def _from_files(self, image_path: str, mask_path: str | None) -> Facts:
-        facts = Facts(str(image_path))
+    def _from_files(self, facts: Facts, mask_path: str | None) -> None:
         image = self._image(facts)
         if mask_path is None:
-            return facts
-        try:
+            return
+        with _noting("unreadable mask", facts, mask_path):
             size = self._mask(facts, mask_path)
-            if image is not None:
-                check_same_size(mask_path, size, image_path, image.shape)
-        except DataError as error:
-            kind = "size differs" if "both must have one size" in str(error) else "unreadable mask"
-            facts.problems.append((kind, str(error)))
-        return facts
+            if image is not None and tuple(size) != image.shape[:2]:
+                what = differing_sizes(mask_path, size, facts.path, image.shape)
+                facts.problems.append(("size differs", what))
 
     def _image(self, facts: Facts) -> np.ndarray | None:
         """Decode the whole image, as a truncated one shows only then, and measure it."""
@@ -91,6 +97,10 @@ class _Pairs(Dataset):
     def _mask(self, facts: Facts, path: str) -> tuple[int, ...]:
         """Count the mask's values, or its colours; its (H, W)."""
         colors = self.dataset.mask_colors
+        lossy = lossy_format(path)
+        if lossy:
+            what = f"{path}: {lossy} changes label values, save masks as PNG"
+            facts.problems.append(("lossy mask", what))
         with open_image(path) as picture:
             is_color = len(picture.getbands()) > _INDEX_BANDS
             if is_color and colors is None:
@@ -99,26 +109,60 @@ class _Pairs(Dataset):
                 facts.problems.append(("colour mask", _color_problem(path, facts.colors)))
                 return packed.shape
         mask = read_mask(path, colors)
+        self._values(facts, mask, path)
+        return mask.shape
+
+    def _values(self, facts: Facts, mask: np.ndarray, where: str) -> None:
+        """Count them, and say which are no labels."""
         facts.values = _counts(mask)
-        raw = np.array(list(facts.values))
-        _, wrong = self.dataset.label_rule.labels_of(raw)
+        raw = np.array(list(facts.values), dtype=np.int64)
+        _, wrong = self.rule.labels_of(raw)
         if wrong.any():
             found = ", ".join(f"{v} ({facts.values[v]} pixels)" for v in raw[wrong][:4].tolist())
             more = f" and {int(wrong.sum()) - 4} more" if wrong.sum() > 4 else ""
-            what = f"{path}: holds the value {found}{more}, no class and not ignored"
+            what = f"{where}: holds the value {found}{more}, no class and not ignored"
             facts.problems.append(("label out of range", what))
-        return mask.shape
+
+    def _from_sample(self, index: int) -> Facts:
+        """Of a data set that is no folder: what its pipeline makes."""
+        facts = Facts(f"sample {index}")
+        try:
+            sample = self.dataset[index]
+            image = np.moveaxis(np.asarray(sample["inputs"]), 0, -1)
+            facts.channels, facts.sums = image.shape[-1], channel_sums(image)
+            if "gt_sem_seg" in sample["data_samples"]:
+                labels = np.asarray(sample["data_samples"].gt_sem_seg.data)
+                self._values(facts, labels, facts.path)
+        except UserError as error:
+            facts.problems.append(("unreadable image", str(error)))
+        except Exception as error:  # code that is not ours meets a file that it cannot use
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            what = f"sample {index}: no image and labels ({reason})"
+            facts.problems.append(("not checked", what))
+        return facts
 
 
-def scan(dataset: Any, num_workers: int = 0) -> Iterator[Facts]:
+@contextlib.contextmanager
+def _noting(kind: str, facts: Facts, path: str | None = None) -> Iterator[None]:
+    """What goes wrong with one file is a fact about it, and the end of the look at it."""
+    try:
+        yield
+    except UserError as error:
+        facts.problems.append((kind, str(error)))
+    except MemoryError:
+        facts.problems.append((kind, f"{path or facts.path}: does not fit into the memory"))
+
+
+def scan(dataset: Any, rule: LabelRule, num_workers: int = 0) -> Iterator[Facts]:
     """`Facts` of every sample, in order, read by worker processes.
 
     Args:
         dataset: a `BaseSegDataset`, whose files are read; of any other data set the samples.
+        rule: what is a label; more may be known than the data set knows, how many classes the model has.
         num_workers: processes; 0 reads in this one.
     """
     loader: DataLoader = DataLoader(
-        _Pairs(dataset), batch_size=4, num_workers=num_workers, collate_fn=list
+        _Pairs(dataset, rule), batch_size=4, num_workers=num_workers, collate_fn=list
     )
     for batch in loader:
         yield from batch
@@ -179,23 +223,18 @@ def _note_file(facts: Facts) -> None:
     """What the file holds, whatever it is converted to."""
     with open_image(facts.path) as image:
         facts.channels = 3 if image.mode == "P" else len(image.getbands())
-        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        is_tiff, bits = image.format == "TIFF", sample_bits(image)
+    if bits > 8 and facts.channels > 1:
+        what = f"{facts.path}: {bits} bits in each of {facts.channels} channels, the lower {bits - 8} are cut off"
+        facts.problems.append(("cut to 8 bits", what))
+    if not is_tiff:
+        return
+    try:
+        with open_image(facts.path) as image:
+            pages = getattr(image, "n_frames", 1)
+    except DataError:  # the first page was read
+        what = f"{facts.path}: its list of pages is damaged, only the first is read"
+        facts.problems.append(("pages", what))
+        return
     if pages > 1:
         facts.problems.append(("pages", f"{facts.path}: {pages} pages, only the first is read"))
-
-
-def _from_sample(dataset: Any, index: int) -> Facts:
-    """Of a data set that is no folder: what its pipeline makes."""
-    facts = Facts(f"sample {index}")
-    try:
-        sample = dataset[index]
-        image = np.moveaxis(np.asarray(sample["inputs"]), 0, -1)
-        facts.channels, facts.sums = image.shape[-1], channel_sums(image)
-        if "gt_sem_seg" in sample["data_samples"]:
-            facts.values = _counts(np.asarray(sample["data_samples"].gt_sem_seg.data))
-    except UserError as error:
-        facts.problems.append(("unreadable image", str(error)))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        facts.problems.append(("not checked", f"sample {index}: no image and labels ({reason})"))
-    return facts

@@ -1,15 +1,14 @@
 """Loads pretrained weights from a local file into a network's encoder, or says why they do not fit."""
 
 # SPDX-License-Identifier: Apache-2.0
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from segfast.errors import CheckpointError
+from segfast.weight_files import load_checkpoint
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the weights
 _PREFIXES = tuple(
@@ -29,8 +28,7 @@ def load_encoder_weights(net: nn.Module, path: str | Path) -> None:
 
     Args:
         net: has a submodule `encoder` or `backbone`.
-        path: .safetensors, or a file that `torch.load(weights_only=True)` reads: a state dict, or a
-            checkpoint that holds one.
+        path: what `load_checkpoint` reads: .safetensors, a state dict, or a checkpoint that holds one.
 
     Raises:
         CheckpointError: no such file, unreadable, no encoder, or keys or shapes that do not fit.
@@ -66,24 +64,15 @@ def load_weights(encoder: nn.Module, path: str | Path, owner: str) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name."""
-    if not path.is_file():
-        raise CheckpointError(f"encoder_weights {path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has exceptions of its own for a broken file
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = [
-                "it holds more than tensors and plain values, and could run anything when read"
-            ]
-        raise CheckpointError(
-            f"encoder_weights {path}: cannot be read as weights ({reason[0]})"
-        ) from error
+        if not path.is_file():
+            raise CheckpointError(f"encoder_weights {path}: no such file")
+        found: Any = load_checkpoint(path, can_be_trusted=False)
+    except CheckpointError as error:
+        text = str(error)
+        if text.startswith("encoder_weights "):
+            raise
+        raise CheckpointError(f"encoder_weights {text}") from error.__cause__
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

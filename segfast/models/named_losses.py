@@ -91,8 +91,21 @@ def accepted_options(module: nn.Module, options: dict[str, Any]) -> dict[str, An
 
 
 def stack_labels(samples: Sequence[SegDataSample]) -> Tensor:
-    """The ground truth of a batch, (N, 1, H, W)."""
-    maps: list[Tensor] = [sample.gt_sem_seg.data for sample in samples]  # type: ignore[attr-defined]
+    """The ground truth of a batch, (N, 1, H, W).
+
+    Raises:
+        UserError: a sample has none.
+    """
+    try:
+        maps: list[Tensor] = [sample.gt_sem_seg.data for sample in samples]  # type: ignore[attr-defined]
+    except AttributeError:
+        bare = [sample for sample in samples if "gt_sem_seg" not in sample]
+        if not bare:
+            raise
+        raise UserError(
+            f"{bare[0].get('img_path') or 'a sample'}: holds no labels (gt_sem_seg) to train on (hint: "
+            "data_prefix.seg_map_path names the masks' folder, LoadAnnotations in the pipeline reads them)"
+        ) from None
     return torch.stack(maps)
 
 

@@ -5,22 +5,18 @@ Every file opens with `torch.load(weights_only=True)`; nothing in it can execute
 
 # SPDX-License-Identifier: Apache-2.0
 
-import pickle
 import random
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from segfast.distributed.sharded import as_sharded
 from segfast.errors import CheckpointError
 from segfast.runner.atomic_file import write_atomically
-from segfast.runner.inert import inert_globals, without_inert
+from segfast.weight_files import load_checkpoint as load_checkpoint
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
@@ -30,85 +26,6 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
         OutputError: it cannot be written; what was there before still is.
     """
     write_atomically(Path(path), lambda file: torch.save(state, file))
-
-
-def load_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
-    """Read a checkpoint safely, its checksums compared; of MMEngine's files the pickled objects are left out.
-
-    Args:
-        path: written by segfast, MMEngine or torch; or `.safetensors`, whose tensors become `state_dict`.
-        trust: unpickle whatever the file holds. Danger: such a file can run any program as you.
-
-    Returns:
-        What it holds, tensors on the CPU: a GPU that trains has no room for a second set.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds more than plain data.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path)}
-        _compare_checksums(path)
-        state = _load(path, trust)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of tensors and plain values: {_refusal(error)}"
-        ) from None
-    except Exception as error:  # of a damaged file: pickle, zip, runtime and other errors
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            raise  # which says nothing about the file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of tensors and plain values: {reason}"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(state).__name__}, expected a dict with 'state_dict'"
-        )
-    for name in ("state_dict", "meta"):
-        if not isinstance(state.get(name, {}), dict):
-            raise CheckpointError(
-                f"{path}: its {name!r} is a {type(state[name]).__name__}, expected a dict"
-            )
-    return state
-
-
-def _compare_checksums(path: Path) -> None:
-    """Raise if a record is not what was written: torch.save stores the CRC-32 of each, torch.load ignores it."""
-    if not zipfile.is_zipfile(path):
-        return  # torch.save before 1.6; torch.load says what is wrong with anything else
-    with zipfile.ZipFile(path) as file:
-        if sum(record.file_size for record in file.infolist()) > path.stat().st_size:
-            raise ValueError("its records are compressed, or claim more bytes than it has")
-        damaged = file.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of its record {damaged} is wrong, the file is damaged")
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """What torch would not read, in a line."""
-    name = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if name is None:
-        return (str(error).splitlines() or ["torch cannot read it"])[0]
-    return (
-        f"it holds more, reading it would call {name[1]}, and could run anything; refused. "
-        "If you trust who made the file: --trust-checkpoint, or trust_checkpoint=True (hint: safer is to ask them for "
-        "the weights as .safetensors)"
-    )
-
-
-def _load(path: Path, trust: bool) -> Any:
-    """What the file holds; a second try leaves out what is no plain data but known to be harmless."""
-    if trust:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        with inert_globals():
-            return without_inert(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def load_weights(

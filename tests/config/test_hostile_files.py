@@ -142,3 +142,78 @@ def test_a_package_s_configs_are_its_own(tmp_path, name):
 @pytest.mark.parametrize("value", ["(" * 5000, "[" * 100_000, "-" * 100_000 + "1", "9" * 10_000])
 def test_overrides_are_read_or_stay_text(value):
     assert parse_override(f"a={value}")[0] == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("c.toml", "a" + ".a" * 300_000 + "=1", "a key nested deeper than 50 levels"),
+        ("c.toml", "[" + "a." * 300_000 + "a]", "a key nested deeper than 50 levels"),
+        ("c.toml", "x = {y = 1, " + "a." * 300_000 + "a = 1}", "a key nested deeper than 50"),
+        ("c.yaml", "model: [" + "a," * 500_000 + "]", "more than 100000 entries"),
+        ("c.yaml", "model:\n" + "- - - - a\n" * 100_000, "more than 100000 entries"),
+        ("c.yaml", "model: 5\nwork_dir: '{{$A:" + " " * 500_000 + "'", "model"),
+        ("c.yaml", "model: 5\nwork_dir: '" + "{{$A:b" * 100_000 + "'", "model"),
+        ("c.yaml", "_base_: '__main__::x.yaml'", "no such config in an installed package"),
+        ("c.yaml", 'a: 1\n_base_: "a\\0b::x.yaml"', "no such config in an installed package"),
+        ("c.yaml", "_base_: '" + "a" * 5000 + ".yaml'", "."),
+        ("c.yaml", '_base_: "a\\0.yaml"', "."),
+        ("c.py", "x = " + "-" * 50_000 + "1", "cannot be parsed as Python"),
+    ],
+)
+def test_long_texts_and_odd_bases(tmp_path, name, text, problem):
+    path = tmp_path / name
+    path.write_text(text)
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - start < 20
+
+
+def test_dots_in_texts_are_no_nesting(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(f'work_dir = "{"a." * 100}"\n[model]\ntype = "a.b"\nx = [1.5, 2.5]\n')
+    assert load_config(path)["model"] == {"type": "a.b", "x": [1.5, 2.5]}
+
+
+def test_defaults_of_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGFAST_TEST_NAME", "set")
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "work_dir: '{{ $SEGFAST_TEST_NO : a/b-c }}'\nexperiment_name: {{$SEGFAST_TEST_NAME:}}\n"
+        "load_from: {{ '$SEGFAST_TEST_NO:x' }}\n"
+    )
+    text = path.read_text().replace("{{ '$SEGFAST_TEST_NO:x' }}", "{{'$SEGFAST_TEST_NO:x'}}")
+    path.write_text(text)
+    assert load_config(path) == {"work_dir": "a/b-c", "experiment_name": "set", "load_from": "x"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", 5), ("model", "x"), ("model", [1]), ("train_cfg", ""), ("train_dataloader", 5),
+        ("optim_wrapper", True), ("default_hooks", "abc"), ("default_hooks", [1]), ("env_cfg", 5),
+        ("custom_hooks", 5), ("custom_hooks", {"a": 1}), ("param_scheduler", 5), ("custom_imports", ["a"]),
+        ("randomness", [1, 2]), ("resume", "maybe"), ("quiet", []), ("work_dir", [1]), ("load_from", {"a": 1}),
+        ("val_evaluator", "mIoU"), ("visualizer", 1.5), ("log_processor", 3), ("device", [1]),
+    ],
+)  # fmt: skip
+def test_sections_are_of_their_kind(key, value):
+    with pytest.raises(ConfigError, match=rf"^{key}: expected ") as caught:
+        load_config({key: value})
+    assert "\n" not in str(caught.value)
+    assert load_config({key: None}) == {key: None}
+
+
+def test_numbers_that_are_names():
+    assert load_config({"work_dir": 2024, "experiment_name": 7}) == {
+        "work_dir": "2024", "experiment_name": "7",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["model..x", ".model", "model.", "."])
+def test_empty_parts_of_an_override(key):
+    with pytest.raises(ConfigError):
+        load_config({"model": {"type": "A"}}, {key: 1})

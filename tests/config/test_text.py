@@ -13,7 +13,8 @@ from segfast.errors import ConfigError
     ("(1, 2)", (1, 2)), ("[1,'x']", [1, "x"]), ("{'x': 1}", {"x": 1}), ("data/camvid", "data/camvid"), ("'3'", "3"),
     ("", ""), ("a=b", "a=b"), ("1,2,3", [1, 2, 3]), ("road,car", ["road", "car"]), ("[road, car]", ["road", "car"]),
     ("(road,1.5)", ("road", 1.5)), ("[(1,2),[a,b],c]", [(1, 2), ["a", "b"], "c"]), ("'a,b'", "a,b"), ("[]", []),
-    ("[none,true]", [None, True]), ("f(1,2)", "f(1,2)"), ("(1,)", (1,)), ("[1,2]", [1, 2]), ("'a','b'", ["a", "b"]),
+    ("[none,true]", [None, True]), ("f(1,2)", "f(1,2)"), ("(1,)", (1,)), ("[1,2]", [1, 2]), ("'a','b'", ["a", "b"]), ("yes", True), ("No", False), ("ON", True), ("off", False), ("'no'", "no"), ("none,no", [None, False]),
+    ("nonsense", "nonsense"),
 ])  # fmt: skip
 def test_command_line_values(text, value):
     assert parse_override(f"a.b={text}") == ("a.b", value)

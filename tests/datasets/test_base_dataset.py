@@ -103,8 +103,8 @@ def test_empty_folder(tmp_path):
     (tmp_path / "masks").mkdir()
     assert problem(tmp_path).startswith(f"{tmp_path}/images: no images in this folder (looked for")
     assert "it is empty" in problem(tmp_path)
-    (tmp_path / "images" / "a.webp").write_bytes(b"x")
-    assert "1 other files such as a.webp): set img_suffix" in problem(tmp_path)
+    (tmp_path / "images" / "a.tga").write_bytes(b"x")
+    assert "1 other files such as a.tga): set img_suffix" in problem(tmp_path)
 
 
 def test_images_without_a_mask_are_counted(make_folder, mask):

@@ -128,3 +128,22 @@ def test_labels_outside_the_classes(values, num_classes, path, remedy):
     assert text.startswith(f"{start} (0..{num_classes - 1}, and 255 to ignore); ")
     assert remedy in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "never"),
+    [
+        ([1, 2], LabelRule(2, ignore_index=0), "reduce_zero_label"),
+        ([7, 255], LabelRule(2), "set label_map"),
+        (
+            [1, 2, 3],
+            LabelRule(3, reduce_zero_label=True, label_map=((0, 0), (1, 9))),
+            "set reduce_zero",
+        ),
+        ([255, 255], LabelRule(2, label_map=((255, 7),)), "set reduce_zero"),
+    ],
+)
+def test_a_hint_never_makes_classes_of_what_is_ignored(values, rule, never):
+    with pytest.raises(DataError) as caught:
+        rule.apply(np.array([values], np.uint8), "m.png")
+    assert never not in str(caught.value)

@@ -151,3 +151,10 @@ def test_random_resize_truncates_and_repeats_for_one_stream():
 def test_wrong_arguments(cfg, message):
     with pytest.raises(ConfigError, match=message):
         TRANSFORMS.build(cfg, path="pipeline.0")
+
+
+@pytest.mark.parametrize("kind", ["torch.nn.Conv2d", "torch.hub.load", "PackSegInput", 5, None])
+def test_what_resizes_is_a_transform(kind):
+    with pytest.raises(ConfigError, match=r"expected a transform|did you mean"):
+        RandomResize(scale=[(8, 8), (9, 9)], resize_type=kind)
+    assert RandomResize(scale=[(8, 8), (9, 9)], resize_type=Resize).resize["type"] is Resize

@@ -1,6 +1,9 @@
 """encoder_weights: prefixes and classifiers are handled, everything that does not fit is explained."""
 
 # SPDX-License-Identifier: Apache-2.0
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,9 +72,15 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     wide = weights() | {"0.weight": torch.ones(4, 1, 3, 3)}
     fails(wide, r"0\.weight is \(4, 1, 3, 3\) in the file, \(4, 3, 3, 3\) in the network")
     fails(weights(), "Sequential has no submodule encoder", nn.Sequential())
-    fails(b"not a checkpoint", "cannot be read as weights")
+    fails(
+        b"not a checkpoint",
+        r"cannot be read .* no file that torch\.save wrote, it begins with b'not a ch'",
+    )
     fails({"epoch": 3}, "holds no state dict")
-    fails({"model": nn.ReLU()}, "cannot be read as weights")
+    fails(
+        {"model": nn.ReLU()},
+        "reading it would call torch.nn.modules.activation.ReLU, and could run .*ask who made it",
+    )
     with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
         Segmentor(Net(), encoder_weights="nowhere.pth")
 
@@ -89,3 +98,27 @@ def test_torchvision_weights_into_smp(tmp_path):
         model.net.encoder.state_dict()["features.3.conv.0.0.weight"],
         stored["features.3.conv.0.0.weight"],
     )
+
+
+def test_weights_are_read_as_checkpoints_are(tmp_path, monkeypatch):
+    """MMEngine's logs are left out, and a damaged record is found."""
+    name = "mmengine.logging.history_buffer"
+    module = types.ModuleType(name)
+    module.HistoryBuffer = type("HistoryBuffer", (), {"__module__": name})
+    for part in ("mmengine", "mmengine.logging", name):
+        monkeypatch.setitem(sys.modules, part, module if part == name else types.ModuleType(part))
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": weights(), "message_hub": {"log": module.HistoryBuffer()}}, path)
+    for part in ("mmengine", "mmengine.logging", name):
+        monkeypatch.delitem(sys.modules, part)
+    Segmentor(Net(), encoder_weights=path)
+    torch.save(weights(), path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        largest = max(file.infolist(), key=lambda record: record.file_size)
+    data[largest.header_offset + 400] ^= 0x40
+    path.write_bytes(bytes(data))
+    with pytest.raises(
+        CheckpointError, match=r"encoder_weights .*w\.pth cannot be read .*checksum"
+    ):
+        Segmentor(Net(), encoder_weights=path)

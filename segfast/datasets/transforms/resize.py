@@ -94,7 +94,7 @@ class RandomResize(BaseTransform):
             sizes [(w, h), (w, h)] between which width and height are drawn.
         ratio_range: (low, high) of the ratio, drawn uniformly.
         keep_ratio: as in `Resize`.
-        resize_type: the transform that resizes.
+        resize_type: the transform that resizes, a subclass of `BaseTransform`.
         **resize_kwargs: further arguments of that transform.
     """
 
@@ -117,6 +117,9 @@ class RandomResize(BaseTransform):
         self.scale = scale if is_pair_of_sizes else pair_of_ints("scale", scale)
         self.ratio_range = ratio_range
         self.keep_ratio = keep_ratio
+        kind = TRANSFORMS.get(resize_type) if isinstance(resize_type, str) else resize_type
+        if not (isinstance(kind, type) and issubclass(kind, BaseTransform)):
+            raise ConfigError("resize_type", f"expected a transform, got {resize_type!r}")
         self.resize = dict(type=resize_type, keep_ratio=keep_ratio, **resize_kwargs)
         self._build((1, 1))
 
