@@ -8,6 +8,8 @@ from typing import Any
 
 from segfast.config import plain_copy
 from segfast.errors import ConfigError
+from segfast.models import BaseSegmentor
+from segfast.registry import MODELS
 
 IMAGENET = {
     "type": "SegDataPreProcessor",
@@ -15,7 +17,7 @@ IMAGENET = {
     "std": [58.395, 57.12, 57.375],
     "bgr_to_rgb": True,
 }
-SEGMENTORS = ("Segmentor", "EncoderDecoder", "CascadeEncoderDecoder")
+
 TRAIN_CFG = {"type": "IterBasedTrainLoop", "max_iters": 20000, "val_interval": 2000}
 OPTIM_WRAPPER = {
     "type": "OptimWrapper",
@@ -50,11 +52,17 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
             cfg.pop(f"{mode}_evaluator", None)
     preprocessor = cfg.pop("data_preprocessor", None)
     if isinstance(cfg.get("model"), Mapping):
-        if preprocessor is None and cfg["model"].get("type") in SEGMENTORS:
+        if preprocessor is None and _is_segmentor(cfg["model"].get("type")):
             preprocessor = copy.deepcopy(IMAGENET)
         if preprocessor is not None:
             cfg["model"] = {"data_preprocessor": preprocessor, **cfg["model"]}
     return cfg
+
+
+def _is_segmentor(kind: Any) -> bool:
+    """Whether a model's `type` is a segmentor, given by name or as the class."""
+    found = MODELS.get(kind) if isinstance(kind, str) and kind in MODELS else kind
+    return isinstance(found, type) and issubclass(found, BaseSegmentor)
 
 
 def train_cfg(given: Any) -> Any:

@@ -4,6 +4,7 @@
 
 import pytest
 
+from segfast.models import EncoderDecoder, Segmentor
 from segfast.runner.defaults import with_defaults
 
 DATA = {"train_dataloader": {"dataset": {"type": "ShapesDataset"}}}
@@ -81,3 +82,14 @@ def test_a_segmentor_without_preprocessor_gets_imagenets(kind):
     model = with_defaults({**DATA, "model": {"type": kind}})["model"]
     assert model["data_preprocessor"]["type"] == "SegDataPreProcessor"
     assert "data_preprocessor" not in with_defaults({**DATA, "model": {"type": "Home"}})["model"]
+
+
+class OwnSegmentor(Segmentor):
+    """A class of one's own."""
+
+
+@pytest.mark.parametrize("kind", ["Segmentor", Segmentor, OwnSegmentor, EncoderDecoder])
+def test_segmentors_see_normalised_images_however_they_are_named(kind):
+    model = with_defaults({"model": {"type": kind}})["model"]
+    assert model["data_preprocessor"]["type"] == "SegDataPreProcessor"
+    assert "data_preprocessor" not in with_defaults({"model": {"type": "BaseEditModel"}})["model"]
