@@ -26,8 +26,8 @@ class RuntimeInfoHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Where training is."""
-        runner.message_hub.update_info("iter", runner.iter)
-        runner.message_hub.update_info("epoch", runner.epoch)
+        facts = runner.message_hub.runtime_info
+        facts["iter"], facts["epoch"] = runner.iter, runner.epoch
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,17 +53,22 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
             cfg.pop(f"{mode}_evaluator", None)
     preprocessor = cfg.pop("data_preprocessor", None)
     if isinstance(cfg.get("model"), Mapping):
-        if preprocessor is None and _is_segmentor(cfg["model"].get("type")):
+        if preprocessor is None and _takes_images(cfg["model"].get("type")):
             preprocessor = copy.deepcopy(IMAGENET)
         if preprocessor is not None:
             cfg["model"] = {"data_preprocessor": preprocessor, **cfg["model"]}
     return cfg
 
 
-def _is_segmentor(kind: Any) -> bool:
-    """Whether a model's `type` is a segmentor, given by name or as the class."""
+def _takes_images(kind: Any) -> bool:
+    """Whether a model's `type`, a name or a class, is a segmentor whose preprocessor the config chooses."""
     found = MODELS.get(kind) if isinstance(kind, str) and kind in MODELS else kind
-    return isinstance(found, type) and issubclass(found, BaseSegmentor)
+    if not isinstance(found, type) or not issubclass(found, BaseSegmentor):
+        return False
+    arguments = inspect.signature(found).parameters
+    return "data_preprocessor" in arguments or any(
+        p.kind is p.VAR_KEYWORD for p in arguments.values()
+    )
 
 
 def train_cfg(given: Any) -> Any:

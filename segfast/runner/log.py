@@ -8,14 +8,17 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
 from segfast.distributed import is_first, world
 from segfast.errors import ConfigError, OutputError
 from segfast.runner.atomic_file import write_atomically
+
+_ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 class RunLog:
@@ -43,7 +46,7 @@ class RunLog:
         except OSError as error:
             raise ConfigError("work_dir", f"cannot create {work_dir}: {error.strerror}") from error
         self.work_dir, self.quiet = work_dir, quiet or not self._first
-        self._files: dict[str, TextIO] = {}
+        self._files: dict[str, FileIO] = {}
         self._bar: tqdm | None = None
 
     def info(self, text: str) -> None:
@@ -75,7 +78,7 @@ class RunLog:
     def metrics(self, record: dict[str, Any]) -> None:
         """One JSON line; NaN is written as null."""
         try:
-            text = json.dumps(record, allow_nan=False)
+            text = _ENCODER.encode(record)
         except (TypeError, ValueError):
             text = json.dumps({key: _json_value(value) for key, value in record.items()})
         self._append("metrics.jsonl", f"{text}\n")
@@ -125,9 +128,7 @@ class RunLog:
             self._on_screen(self._bar.close)
             self._bar = None
         for file in self._files.values():
-            with contextlib.suppress(
-                OSError
-            ):  # each line was flushed; a full disk has been reported
+            with contextlib.suppress(OSError):  # every line was written; its failure was reported
                 file.close()
         self._files = {}
 
@@ -137,9 +138,10 @@ class RunLog:
         path = self.work_dir / name
         try:
             if name not in self._files:
-                self._files[name] = path.open("a", encoding="utf-8")
-            self._files[name].write(text)
-            self._files[name].flush()
+                self._files[name] = path.open("ab", buffering=0)
+            file, data = self._files[name], text.encode()
+            while data:
+                data = data[file.write(data) :]
         except OSError as error:
             raise OutputError(path, error) from error
 

@@ -34,6 +34,7 @@ class StopAtNonFinite:
     """
 
     skipped = 0
+    _several: bool | None = None  # processes; asked once, not every iteration
 
     def before_forward(self, model: nn.Module) -> None:
         """Nothing."""
@@ -54,7 +55,9 @@ class StopAtNonFinite:
         if not loss.is_cpu:
             return
         total = own = loss.item()
-        if world()[1] > 1:
+        if self._several is None:
+            self._several = world()[1] > 1
+        if self._several:
             of_all = loss.detach().clone()
             dist.all_reduce(of_all)
             total = of_all.item()

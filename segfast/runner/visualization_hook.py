@@ -58,7 +58,7 @@ class SegVisualizationHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep samples of evenly spaced batches: neighbouring files are often nearly the same."""
-        super().after_val_iter(runner, batch_idx, data_batch, outputs)
+        self._hand_over(runner, batch_idx, data_batch, outputs, "val")
         num_batches = len(runner.val_loop.dataloader)
         due = batch_idx % max(1, num_batches // self.num_samples) == 0
         if (
@@ -76,19 +76,19 @@ class SegVisualizationHook(Hook):
                 if "pred_sem_seg" in sample
             ]
 
-    def _after_iter(
-        self,
-        runner: Any,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-        mode: str = "train",
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Hand samples to the visualizer, in validation and test."""
+        """Hand samples to the visualizer."""
+        self._hand_over(runner, batch_idx, data_batch, outputs, "test")
+
+    def _hand_over(
+        self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any, mode: str
+    ) -> None:
+        """Samples to the visualizer, where that is asked for."""
         visualizer = runner.visualizer
-        due = self.draw is True and mode != "train"
-        due = due and self.every_n_inner_iters(batch_idx, self.interval) and is_first()
-        if not due or not hasattr(visualizer, "add_datasample"):
+        due = self.draw is True and self.every_n_inner_iters(batch_idx, self.interval)
+        if not due or not is_first() or not hasattr(visualizer, "add_datasample"):
             return
         visualizer.dataset_meta = getattr(runner, f"{mode}_loop").dataset_meta
         inputs = data_batch.get("inputs", []) if isinstance(data_batch, dict) else []
