@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segfast.datasets.images import read_picture
-from segfast.errors import OutputError, UserError
+from segfast.errors import UserError
 from segfast.inference import expand, load_model, segment
-from segfast.paths import inside
+from segfast.paths import being_written, inside
 from segfast.visualization import SegLocalVisualizer
 
 _MARK = ("Software", "segfast predict")  # in the files written here: those may be written again
@@ -120,11 +120,7 @@ def _is_prediction(path: Path) -> bool:
 
 
 def _save(pixels: np.ndarray, folder: Path, name: str) -> None:
-    path = inside(folder, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mark = PngInfo()
-        mark.add_text(*_MARK)
+    mark = PngInfo()
+    mark.add_text(*_MARK)
+    with being_written(inside(folder, name)) as path:
         Image.fromarray(pixels).save(path, pnginfo=mark)
-    except OSError as error:
-        raise OutputError(path, error) from error

@@ -23,7 +23,7 @@ from segfast.distributed import world
 from segfast.distributed.world import reduce_device
 from segfast.errors import ConfigError, LabelError, UserError
 from segfast.evaluation.metric import BaseMetric, check_shares
-from segfast.paths import inside
+from segfast.paths import being_written, inside
 from segfast.registry import METRICS
 
 _SCORES = {
@@ -141,7 +141,8 @@ class IoUMetric(BaseMetric):
         other = self._written.setdefault(path.name, str(sample["img_path"]))
         if other != str(sample["img_path"]):
             raise UserError(f"{other} and {sample['img_path']} would both be written as {path}")
-        Image.fromarray(values).save(path)
+        with being_written(path):
+            Image.fromarray(values).save(path)
 
     def _classes(self) -> Sequence[str]:
         classes = (self.dataset_meta or {}).get("classes")
