@@ -64,15 +64,12 @@ def load_weights(encoder: nn.Module, path: str | Path, owner: str) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name."""
+    if not path.is_file():
+        raise CheckpointError(f"encoder_weights {path}: no such file")
     try:
-        if not path.is_file():
-            raise CheckpointError(f"encoder_weights {path}: no such file")
         found: Any = load_checkpoint(path, can_be_trusted=False)
     except CheckpointError as error:
-        text = str(error)
-        if text.startswith("encoder_weights "):
-            raise
-        raise CheckpointError(f"encoder_weights {text}") from error.__cause__
+        raise CheckpointError(f"encoder_weights {error}") from error.__cause__
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -72,8 +72,7 @@ class RunLog:
     def file_only(self, text: str) -> None:
         """Lines for the file alone: the bar shows them on the screen."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        lines = _printable(text).splitlines()
-        self._append("log.txt", "".join(f"{stamp} {line}\n" for line in lines))
+        self._append("log.txt", "".join(f"{stamp} {line}\n" for line in text.splitlines()))
 
     def metrics(self, record: dict[str, Any]) -> None:
         """One JSON line; NaN is written as null."""
@@ -139,7 +138,7 @@ class RunLog:
         try:
             if name not in self._files:
                 self._files[name] = path.open("ab", buffering=0)
-            file, data = self._files[name], text.encode()
+            file, data = self._files[name], text.encode(errors="backslashreplace")
             while data:
                 data = data[file.write(data) :]
         except OSError as error:
@@ -160,7 +159,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _printable(text: str) -> str:
-    """File names that are not UTF-8 with their bytes as escapes."""
+    """For the screen: file names that are not UTF-8 with their bytes as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
